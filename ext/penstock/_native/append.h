@@ -1,0 +1,138 @@
+/* Appending a sealed batch to the active segment: the one place that writes to a log.
+ *
+ * REQUIRES: the writer's maps belong to the segment it names; everything else is checked under the lock.
+ * Crash policy: bytes go past the published end, then `control_publish` makes them visible at once or never. */
+#ifndef PENSTOCK_APPEND_H
+#define PENSTOCK_APPEND_H
+
+#include "control.h"
+#include "format.h"
+
+#define APPEND_OK 0
+#define APPEND_BUSY 1    /* the lock is taken and waiting was not asked for */
+#define APPEND_REFRESH 2 /* another segment became the active one, or the map is too short */
+#define APPEND_ROLL 3    /* the batch belongs into a new segment */
+#define APPEND_DELETED 4
+#define APPEND_ERROR 5   /* see `error`: an errno */
+
+#define ALLOCATE_MIN (1 << 20)
+#define ALLOCATE_MAX (64 << 20)
+
+typedef struct {
+    control_file *control;
+    lock_handle lock;
+    bell_word *bell;
+    char *log, *index, *time_index;
+    int log_fd, index_fd, time_index_fd;
+    int64_t base_offset; /* of the mapped segment; -1: none */
+    int64_t log_length, index_length, time_index_length; /* of the maps */
+    int64_t segment_bytes, segment_ms;
+    int64_t dead_owners; /* how often the lock came from a writer that died */
+    int error;
+} append_writer;
+
+/* Make sure [0, need) has blocks, growing ahead by doubling. `allocated` is shared and only grows after the file did. */
+static inline int append_reserve(int fd, int64_t *allocated, int64_t need, int64_t most, int64_t least) {
+    int64_t goal;
+    int rc;
+    if (need <= *allocated) return 0;
+    goal = *allocated * 2;
+    if (goal < least) goal = least;
+    if (goal > *allocated + ALLOCATE_MAX) goal = *allocated + ALLOCATE_MAX;
+    if (goal > most) goal = most;
+    if (goal < need) goal = need;
+    rc = file_reserve(fd, *allocated, goal);
+    if (rc == ENOSPC && goal > need) {
+        goal = (need + 4095) & ~4095ll;
+        if (goal > most) goal = need;
+        rc = file_reserve(fd, *allocated, goal);
+    }
+    if (rc == 0) __atomic_store_n(allocated, goal, __ATOMIC_RELEASE);
+    return rc;
+}
+
+static inline int append_index(append_writer *w, control_slot *s, int64_t last_offset, int64_t position) {
+    int64_t index_end = (s->index_entries + 1) * INDEX_ENTRY_BYTES;
+    int64_t time_end = (s->time_index_entries + 1) * TIME_INDEX_ENTRY_BYTES;
+    int rc;
+    if (index_end > w->index_length || time_end > w->time_index_length) return 0; /* full: sparser, still right */
+    rc = append_reserve(w->index_fd, &w->control->allocated_index, index_end, w->index_length, 4096);
+    if (!rc) rc = append_reserve(w->time_index_fd, &w->control->allocated_time_index, time_end, w->time_index_length, 4096);
+    if (rc) return rc;
+    store_be32(w->index + index_end - INDEX_ENTRY_BYTES, (uint32_t)(last_offset - s->active_base_offset));
+    store_be32(w->index + index_end - 4, (uint32_t)position);
+    s->index_entries++;
+    if (s->max_timestamp_ms > s->last_indexed_timestamp_ms) {
+        store_be64(w->time_index + time_end - TIME_INDEX_ENTRY_BYTES, (uint64_t)s->max_timestamp_ms);
+        store_be32(w->time_index + time_end - 4, (uint32_t)(s->max_timestamp_offset - s->active_base_offset));
+        s->time_index_entries++;
+        s->last_indexed_timestamp_ms = s->max_timestamp_ms;
+    }
+    s->bytes_since_index = 0;
+    return 0;
+}
+
+static inline int append_locked(append_writer *w, const char *batch, int64_t size, int64_t *base_offset) {
+    control_file *c = w->control;
+    control_slot s;
+    int64_t last_offset, position, max_timestamp = (int64_t)load_be64(batch + BATCH_MAX_TIMESTAMP);
+    if (c->flags & PENSTOCK_FLAG_DELETED) return APPEND_DELETED;
+    s = *control_published(c);
+    if (s.active_base_offset != w->base_offset) return APPEND_REFRESH;
+    position = s.end_position;
+    if (position > 0) {
+        if (position + size > w->segment_bytes) return APPEND_ROLL;
+        if (max_timestamp - s.first_timestamp_ms > w->segment_ms) return APPEND_ROLL;
+        if (s.log_end_offset - s.active_base_offset > 0x7fffffffll - 0x1000000) return APPEND_ROLL;
+    }
+    if (position + size > w->log_length) return position ? APPEND_ROLL : APPEND_REFRESH;
+    w->error = append_reserve(w->log_fd, &c->allocated_log, position + size, w->log_length, ALLOCATE_MIN);
+    if (w->error) return APPEND_ERROR;
+    last_offset = s.log_end_offset + (int32_t)load_be32(batch + BATCH_LAST_OFFSET_DELTA);
+    if (s.bytes_since_index > INDEX_INTERVAL_BYTES) {
+        w->error = append_index(w, &s, last_offset, position);
+        if (w->error) return APPEND_ERROR;
+    }
+    memcpy(w->log + position, batch, size);
+    store_be64(w->log + position, (uint64_t)s.log_end_offset);
+    s.bytes_since_index += size;
+    if (position == 0) s.first_timestamp_ms = max_timestamp;
+    if (max_timestamp > s.max_timestamp_ms) {
+        s.max_timestamp_ms = max_timestamp;
+        s.max_timestamp_offset = last_offset;
+    }
+    *base_offset = s.log_end_offset;
+    s.log_end_offset = last_offset + 1;
+    s.end_position = position + size;
+    control_publish(c, &s);
+    return APPEND_OK;
+}
+
+static inline int writer_append(append_writer *w, const char *batch, int64_t size, int wait, int64_t *base_offset) {
+    int rc = lock_acquire(&w->lock, wait);
+    if (rc == EBUSY) return APPEND_BUSY;
+    if (rc == EOWNERDEAD) w->dead_owners++;
+    else if (rc) {
+        w->error = rc;
+        return APPEND_ERROR;
+    }
+    rc = append_locked(w, batch, size, base_offset);
+    lock_release(&w->lock);
+    if (rc == APPEND_OK) bell_ring(w->bell);
+    return rc;
+}
+
+/* Number of entries of `width` bytes whose leading big-endian key (4 or 8 bytes) is <= `key`. */
+static inline int64_t index_upper(const char *entries, int64_t count, int width, int64_t key) {
+    int64_t low = 0, high = count;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        const char *p = entries + middle * width;
+        int64_t found = width == INDEX_ENTRY_BYTES ? (int64_t)load_be32(p) : (int64_t)load_be64(p);
+        if (found <= key) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+#endif

@@ -1,0 +1,24 @@
+from libc.stdint cimport int32_t, int64_t
+
+
+cdef class BatchBuilder:
+    cdef char *data
+    cdef Py_ssize_t capacity
+    cdef char *packed
+    cdef Py_ssize_t packed_capacity
+    cdef const char *sealed
+    cdef Py_ssize_t sealed_size
+    cdef const char *shown
+    cdef Py_ssize_t shown_size
+    cdef int exports
+    cdef readonly Py_ssize_t size_bytes
+    cdef readonly int32_t count
+    cdef readonly int64_t base_timestamp_ms
+    cdef readonly int64_t max_timestamp_ms
+    cdef int reserve(self, Py_ssize_t more) noexcept nogil
+    cdef int append_raw(
+        self, const char *value, Py_ssize_t value_length, const char *key, Py_ssize_t key_length,
+        const char *headers, Py_ssize_t headers_size, int32_t header_count, int64_t timestamp_ms,
+    ) noexcept nogil
+    cdef object crc_of(self, const char *start, Py_ssize_t size, object crc)
+    cdef void reset_fast(self) noexcept

@@ -1,0 +1,257 @@
+/* The control file of a partition and the wake words of a directory: layout, publication, locks.
+ *
+ * Layout of `penstock.control` (4096 bytes, native byte order: it never leaves the machine it lives on):
+ *   0     magic "PNSTCTL1", version, flags, incarnation, boot id
+ *   64    writer lock      128  sync lock
+ *   192   bytes allocated to the active log, index and time index
+ *   256   sequence: its low bit names the published slot
+ *   320   slot 0           448  slot 1
+ *   1024  checkpoint 0     1536 checkpoint 1   (a slot as of the last fsync, with its checksum)
+ *
+ * Invariants: slots change only under the writer lock and only the idle one; `sequence` is the only publication.
+ * Crash policy: a writer killed anywhere leaves the published slot whole; the next owner of the lock carries on.
+ * Lock order: directory open lock, partition file lock, sync lock, writer lock. None is taken while holding the GIL
+ * unless it is free at once. */
+#ifndef PENSTOCK_CONTROL_H
+#define PENSTOCK_CONTROL_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined(__linux__) && !defined(PENSTOCK_PORTABLE)
+#define PENSTOCK_HAVE_FUTEX 1
+#define PENSTOCK_HAVE_ROBUST 1
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#else
+#define PENSTOCK_HAVE_FUTEX 0
+#define PENSTOCK_HAVE_ROBUST 0
+#endif
+
+#define PENSTOCK_CONTROL_MAGIC "PNSTCTL1"
+#define PENSTOCK_CONTROL_VERSION 1
+#define PENSTOCK_CONTROL_SIZE 4096
+#define PENSTOCK_FLAG_DELETED 1
+#define PENSTOCK_BELLS_SIZE 65536
+#define PENSTOCK_BELL_COUNT 1024
+
+typedef struct {
+    int64_t log_end_offset;
+    int64_t log_start_offset;
+    int64_t active_base_offset;
+    int64_t end_position; /* in the active segment */
+    int64_t index_entries;
+    int64_t time_index_entries;
+    int64_t bytes_since_index;
+    int64_t max_timestamp_ms; /* of the active segment; -1 when empty */
+    int64_t max_timestamp_offset;
+    int64_t first_timestamp_ms; /* of the active segment's first batch; -1 when empty */
+    int64_t last_append_time_ms;
+    int64_t generation; /* changes with the list of segments */
+    int64_t last_indexed_timestamp_ms;
+    int64_t reserved[3];
+} control_slot; /* 128 bytes */
+
+typedef struct {
+    control_slot slot;
+    uint64_t checksum;
+} control_checkpoint;
+
+typedef struct {
+    char magic[8];
+    uint32_t version;
+    uint32_t flags;
+    uint64_t incarnation;
+    char boot_id[40];
+    union { pthread_mutex_t mutex; char pad[64]; } writer_lock;
+    union { pthread_mutex_t mutex; char pad[64]; } sync_lock;
+    int64_t allocated_log;
+    int64_t allocated_index;
+    int64_t allocated_time_index;
+    int64_t synced_offset; /* everything below is on the disk */
+    char pad0[32];
+    uint64_t sequence;
+    char pad1[56];
+    control_slot slots[2];
+    char pad2[1024 - 576];
+    union { control_checkpoint value; char pad[512]; } checkpoints[2];
+} control_file;
+
+_Static_assert(sizeof(control_slot) == 128, "slot size");
+_Static_assert(offsetof(control_file, writer_lock) == 64, "writer lock");
+_Static_assert(offsetof(control_file, sequence) == 256, "sequence");
+_Static_assert(offsetof(control_file, slots) == 320, "slots");
+_Static_assert(offsetof(control_file, checkpoints) == 1024, "checkpoints");
+
+/* --- publication ----------------------------------------------------------------------------------------------- */
+
+static inline control_slot *control_published(control_file *c) {
+    return &c->slots[__atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE) & 1];
+}
+
+/* A whole slot as some writer published it; safe against any writer in any process. */
+static inline void control_snapshot(control_file *c, control_slot *out) {
+    uint64_t before, after;
+    do {
+        before = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
+        memcpy(out, &c->slots[before & 1], sizeof(*out));
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        after = __atomic_load_n(&c->sequence, __ATOMIC_ACQUIRE);
+    } while (before != after);
+}
+
+/* Requires the writer lock. */
+static inline void control_publish(control_file *c, const control_slot *next) {
+    uint64_t sequence = __atomic_load_n(&c->sequence, __ATOMIC_RELAXED);
+    memcpy(&c->slots[(sequence + 1) & 1], next, sizeof(*next));
+    __atomic_store_n(&c->sequence, sequence + 1, __ATOMIC_RELEASE);
+}
+
+static inline uint64_t control_checksum(const control_slot *slot) {
+    const unsigned char *p = (const unsigned char *)slot;
+    uint64_t hash = 1469598103934665603ull;
+    for (size_t i = 0; i < sizeof(*slot); i++) hash = (hash ^ p[i]) * 1099511628211ull;
+    return hash;
+}
+
+/* --- locks ----------------------------------------------------------------------------------------------------- */
+
+static inline int lock_init(pthread_mutex_t *m) {
+    pthread_mutexattr_t attr;
+    int rc = pthread_mutexattr_init(&attr);
+    if (rc) return rc;
+    rc = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+#if PENSTOCK_HAVE_ROBUST
+    if (!rc) rc = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+#endif
+    if (!rc) rc = pthread_mutex_init(m, &attr);
+    pthread_mutexattr_destroy(&attr);
+    return rc;
+}
+
+/* Where there is no robust mutex, a file lock taken on a descriptor of this handle's own keeps other processes out
+ * (the kernel drops it when its owner dies) and a mutex of this process keeps other threads out. */
+typedef struct {
+    pthread_mutex_t *shared;
+    pthread_mutex_t local;
+    int fd;
+} lock_handle;
+
+static inline int lock_handle_init(lock_handle *h, pthread_mutex_t *shared, int fd) {
+    h->shared = shared;
+    h->fd = fd;
+    return pthread_mutex_init(&h->local, NULL);
+}
+
+/* 0 taken, EOWNERDEAD taken from a dead owner, EBUSY (only when !wait), other: errno */
+static inline int lock_acquire(lock_handle *h, int wait) {
+#if PENSTOCK_HAVE_ROBUST
+    int rc = wait ? pthread_mutex_lock(h->shared) : pthread_mutex_trylock(h->shared);
+    if (rc == EOWNERDEAD) pthread_mutex_consistent(h->shared);
+    return rc;
+#else
+    int rc = wait ? pthread_mutex_lock(&h->local) : pthread_mutex_trylock(&h->local);
+    if (rc) return rc;
+    do rc = flock(h->fd, LOCK_EX | (wait ? 0 : LOCK_NB));
+    while (rc && errno == EINTR);
+    if (rc) {
+        rc = errno == EWOULDBLOCK ? EBUSY : errno;
+        pthread_mutex_unlock(&h->local);
+        return rc;
+    }
+    return 0;
+#endif
+}
+
+static inline void lock_release(lock_handle *h) {
+#if PENSTOCK_HAVE_ROBUST
+    pthread_mutex_unlock(h->shared);
+#else
+    flock(h->fd, LOCK_UN);
+    pthread_mutex_unlock(&h->local);
+#endif
+}
+
+/* --- bells: wake words shared by every process of a directory ------------------------------------------------- */
+
+typedef struct {
+    uint32_t value;
+    uint32_t armed;
+    char pad[56];
+} bell_word;
+
+static inline uint32_t bell_arm(bell_word *b) {
+    uint32_t seen = __atomic_load_n(&b->value, __ATOMIC_ACQUIRE);
+    __atomic_store_n(&b->armed, 1, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return seen;
+}
+
+static inline void bell_ring_always(bell_word *b) {
+    __atomic_store_n(&b->armed, 0, __ATOMIC_SEQ_CST);
+    __atomic_fetch_add(&b->value, 1, __ATOMIC_SEQ_CST);
+#if PENSTOCK_HAVE_FUTEX
+    syscall(SYS_futex, &b->value, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
+#endif
+}
+
+/* After a publication. Costs one load when nobody waits; a waiter that was killed costs one needless wake. */
+static inline void bell_ring(bell_word *b) {
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&b->armed, __ATOMIC_RELAXED)) bell_ring_always(b);
+}
+
+/* Sleep until the bell rings after `seen`, or `timeout_ns` passed. 0 rung, ETIMEDOUT, EINTR. */
+static inline int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns) {
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+#if PENSTOCK_HAVE_FUTEX
+    if (syscall(SYS_futex, &b->value, FUTEX_WAIT, seen, &limit, NULL, 0) == 0) return 0;
+    return errno == EAGAIN ? 0 : errno;
+#else
+    struct timespec start, now, nap = {0, 20000};
+    clock_gettime(CLOCK_MONOTONIC, &start);
+    for (;;) {
+        if (__atomic_load_n(&b->value, __ATOMIC_ACQUIRE) != seen) return 0;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if ((now.tv_sec - start.tv_sec) * 1000000000ll + (now.tv_nsec - start.tv_nsec) >= timeout_ns) return ETIMEDOUT;
+        if (nanosleep(&nap, NULL)) return errno;
+        if (nap.tv_nsec < 2000000) nap.tv_nsec += nap.tv_nsec / 4;
+    }
+    (void)limit;
+#endif
+}
+
+/* --- files ----------------------------------------------------------------------------------------------------- */
+
+/* Give [0, size) of the file real blocks, so that writing through the map cannot fail later. 0 or errno. */
+static inline int file_reserve(int fd, int64_t from, int64_t size) {
+#if defined(__linux__)
+    int rc;
+    do rc = posix_fallocate(fd, from, size - from);
+    while (rc == EINTR);
+    return rc;
+#else
+    fstore_t store = {F_ALLOCATEALL, F_PEOFPOSMODE, 0, size - from, 0};
+    if (fcntl(fd, F_PREALLOCATE, &store) == -1) return errno;
+    return ftruncate(fd, size) ? errno : 0;
+#endif
+}
+
+static inline int file_sync(int fd) {
+#if defined(__APPLE__)
+    return fcntl(fd, F_FULLFSYNC) == -1 ? errno : 0;
+#else
+    return fdatasync(fd) ? errno : 0;
+#endif
+}
+
+#endif

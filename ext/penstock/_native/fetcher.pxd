@@ -1,0 +1,47 @@
+from libc.stdint cimport int64_t
+
+from penstock._native.records cimport RecordCursor
+from penstock._native.region cimport Region
+
+
+cdef class PartitionReader:
+    cdef readonly object partition
+    cdef readonly object log
+    cdef readonly Region region
+    cdef RecordCursor cursor
+    cdef bint unread
+    cdef readonly bint paused
+    cdef int64_t offset
+    cdef int64_t region_end
+    cdef int64_t next_position(self) noexcept
+    cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1
+    cdef void finish(self) noexcept
+    cdef void move(self, int64_t offset) noexcept
+
+
+cdef class Fetcher:
+    cdef readonly list _readers
+    cdef PartitionReader _current
+    cdef Py_ssize_t _turn
+    cdef list _undo
+    cdef bint _busy, _closed, _woken
+    cdef readonly object _broker, _bell, _clock
+    cdef double _slice_s
+    cdef Py_ssize_t _fetch_max_bytes, _max_poll_records
+    cdef public object _generation  # of the catalog, when the assignment was last brought up to date
+    cdef object _next_blocking(self)
+    cdef PartitionReader _next_reader(self, Py_ssize_t max_bytes)
+    cdef void _advance(self) noexcept
+    cpdef int _refresh_if_stale(self) except -1
+    cdef int _start(self) except -1
+    cdef int _collect(self, list out, Py_ssize_t limit) except -1
+    cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1
+    cdef int _take_batches(self, PartitionReader reader, list out) except -1
+    cdef int _failed(self, bint delivered) except -1
+    cdef void _rewind(self) noexcept
+    cdef double _deadline(self, timeout) except? -2.0
+    cdef object _wait(self, object seen, double deadline, bint heed_wakeup)
+    cpdef int _check_open(self) except -1
+    cpdef int _enter(self) except -1
+    cpdef int _leave(self) except -1
+    cdef int _release(self) except -1

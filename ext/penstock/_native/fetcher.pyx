@@ -1,0 +1,458 @@
+"""The native half of the consumer: takes regions of several partitions in turn and delivers their records.
+
+Invariant: the position of a partition is the offset of its next undelivered record, after every call, whichever mix of
+iteration, `poll`, `poll_batches` and seeks came before, and whether the call returned or raised.
+Order: the records of a partition come in offset order; partitions take turns region by region, so that none starves.
+Thread safety: one thread at a time; a second one gets `LockedError` at once. `wakeup` and `close` may come from any thread.
+Policy (assignment, where to start, what to do out of range) is Python, in the subclass `penstock.streams.consumer.Consumer`:
+`_refresh()`, `_subscribed()`, `_out_of_range(reader)`, `_split(region, topic, partition, from_offset)`.
+"""
+
+from cpython.exc cimport PyErr_CheckSignals
+from libc.math cimport INFINITY
+from libc.stdint cimport int64_t
+
+from penstock._native.records cimport RecordCursor
+from penstock._native.region cimport Region
+
+from penstock.clock import SystemClock
+from penstock.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    LockedError,
+    OffsetOutOfRangeError,
+    UnknownTopicError,
+)
+
+cdef double WAIT_SLICE_S = 1.0  # how long a blocked read may miss what rings no bell
+cdef double VIRTUAL_SLICE_S = 0.01  # how often a clock that is not the machine's is looked at
+cdef double TIMEOUT_MAX_S = 1e9
+
+
+cdef class PartitionReader:
+    """Where a consumer is in one partition. `PartitionReader(partition, log, offset, decompressed_limit_bytes)`.
+
+    `offset` -1 means not yet known. A batch that decompresses to more than the limit is a `CorruptionError`.
+
+    Keeps the region fetched last, so that it is resumed by the next call and reading on needs no search.
+    """
+
+    def __init__(self, partition not None, log not None, int64_t offset, Py_ssize_t decompressed_limit_bytes):
+        self.partition = partition
+        self.log = log
+        self.cursor = RecordCursor(partition[0], partition[1])
+        self.cursor.decompressed_limit_bytes = decompressed_limit_bytes
+        self.offset = offset
+        self.region_end = -1
+
+    @property
+    def position(self):
+        """Offset of the next undelivered record; -1 when neither a seek nor a policy has set one."""
+        return self.next_position()
+
+    cdef int64_t next_position(self) noexcept:
+        return self.cursor.next_offset if self.unread else self.offset
+
+    cdef void move(self, int64_t offset) noexcept:
+        """Continue at `offset`; what was fetched and is not needed there is dropped."""
+        self.offset = offset
+        self.unread = False
+        if self.region_end != offset:
+            self.region = None
+            self.region_end = -1
+
+    cdef void finish(self) noexcept:
+        # the region may end in offsets without a record (compaction, control batches): its own end counts
+        self.unread = False
+        self.offset = self.region_end
+
+    cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1:
+        """1 when there are undelivered records, fetching if need be; 0 at the end of the log or when paused."""
+        cdef Region region
+        if self.paused:
+            return 0
+        if self.unread:
+            return 1
+        while self.offset < 0 or self.offset != self.log.log_end_offset:
+            if self.offset < 0:
+                fetcher._out_of_range(self)
+                continue
+            try:
+                region = self.log.fetch(self.offset, max_bytes, self.region if self.region_end == self.offset else None)
+            except OffsetOutOfRangeError:
+                fetcher._out_of_range(self)
+                continue
+            except UnknownTopicError:
+                if fetcher._subscribed():
+                    return 0  # the catalog is about to say that the topic was deleted
+                raise
+            if region is None:
+                return 0
+            self.cursor.feed(region, self.offset)
+            self.region_end = max(<int64_t>(<object>region).next_offset, self.offset + 1)
+            self.region = region
+            self.unread = True
+            return 1
+        return 0
+
+
+cdef class Fetcher:
+    """Reads assigned partitions of a broker in turn: `poll`, `poll_batches`, iteration.
+
+    `Fetcher(broker, fetch_max_bytes, max_poll_records)`. Not for direct use: see `penstock.streams.consumer.Consumer`.
+    """
+
+    def __init__(self, broker not None, Py_ssize_t fetch_max_bytes, Py_ssize_t max_poll_records):
+        self._readers = []
+        self._undo = []
+        self._broker = broker
+        self._bell = broker._bell
+        self._clock = broker.clock
+        self._slice_s = WAIT_SLICE_S if isinstance(self._clock, SystemClock) else VIRTUAL_SLICE_S
+        self._fetch_max_bytes = fetch_max_bytes
+        self._max_poll_records = max_poll_records
+
+    # --- delivering ----------------------------------------------------------------------------------------------
+
+    def __iter__(self):
+        self._check_open()
+        return self
+
+    def __next__(self):
+        cdef object record
+        if self._current is not None and not self._busy:
+            self._busy = True
+            try:
+                record = self._current.cursor.next_record()
+            except BaseException:
+                self._failed(False)
+                self._leave()
+                raise
+            self._busy = False
+            if record is not None:
+                return record
+        if self._closed:
+            self._release()
+            raise StopIteration
+        self._enter()
+        try:
+            record = self._next_blocking()
+        finally:
+            self._leave()
+        if record is None:
+            raise StopIteration
+        return record
+
+    cdef object _next_blocking(self):
+        """The next record, however long it takes; None once closed. `_current` is the reader it came from."""
+        cdef object record, seen = None
+        cdef PartitionReader reader
+        while not self._closed:
+            try:
+                if self._current is not None:
+                    self._current.finish()
+                    self._current = None
+                    self._advance()
+                self._start()
+                reader = self._next_reader(self._fetch_max_bytes)
+                if reader is not None:
+                    self._current = reader
+                    record = reader.cursor.next_record()
+                    if record is not None:
+                        return record
+                    continue
+            except BaseException:
+                self._failed(False)
+                raise
+            seen = self._wait(seen, INFINITY, False)
+        return None
+
+    def poll(self, max_records=None, timeout=1.0):
+        """Up to `max_records` records (default: the consumer's `max_poll_records`), [] when none came in time.
+
+        `timeout` in seconds (default 1; 0 = do not wait, None = for ever). Returns as soon as there is any record.
+        Raises what reading raises (`CorruptionError`, `OffsetOutOfRangeError`, `UnknownTopicError`), `ClosedError`,
+        `LockedError` (in use by another thread).
+        """
+        cdef Py_ssize_t limit = _positive("max_records", max_records, self._max_poll_records)
+        cdef list out = []
+        cdef object seen = None
+        cdef double deadline
+        self._enter()
+        try:
+            deadline = self._deadline(timeout)
+            while True:
+                self._collect(out, limit)
+                if out:
+                    return out
+                seen = self._wait(seen, deadline, True)
+                if seen is None:
+                    return out
+        finally:
+            self._leave()
+
+    def poll_batches(self, timeout=1.0, max_bytes=None):
+        """Up to one fetch of every partition as a list of `RecordBatch`, [] when none came in time.
+
+        `timeout` as for `poll`. `max_bytes` bounds the stored bytes of all of them (at least one batch comes; default:
+        `fetch_max_bytes` for each partition). Raises what `poll` raises.
+        """
+        cdef Py_ssize_t budget = _positive("max_bytes", max_bytes, -1)
+        cdef list out = []
+        cdef object seen = None
+        cdef double deadline
+        self._enter()
+        try:
+            deadline = self._deadline(timeout)
+            while True:
+                self._collect_batches(out, budget)
+                if out:
+                    return out
+                seen = self._wait(seen, deadline, True)
+                if seen is None:
+                    return out
+        finally:
+            self._leave()
+
+    cdef int _collect(self, list out, Py_ssize_t limit) except -1:
+        cdef PartitionReader reader
+        cdef Py_ssize_t wanted
+        cdef Py_ssize_t taken
+        try:
+            self._start()
+            while len(out) < limit:
+                reader = self._next_reader(self._fetch_max_bytes)
+                if reader is None:
+                    break
+                self._undo.append((reader, reader.next_position()))
+                wanted = limit - len(out)
+                taken = reader.cursor.take(out, wanted)
+                if taken < wanted:
+                    reader.finish()
+                    self._advance()
+            self._undo.clear()
+        except Exception:
+            self._failed(len(out) > 0)
+            if not out:
+                raise
+        except BaseException:
+            self._rewind()
+            raise
+        return 0
+
+    cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1:
+        cdef PartitionReader reader
+        cdef Py_ssize_t visited, left = budget
+        try:
+            self._start()
+            for visited in range(len(self._readers)):
+                if budget > 0:
+                    reader = self._next_reader(min(left, self._fetch_max_bytes))
+                    if reader is not None and reader.region.size > left:
+                        reader.move(reader.next_position())  # kept from a larger fetch: fetch again what fits
+                        reader.load(self, min(left, self._fetch_max_bytes))
+                        if out and reader.region.size > left:
+                            break
+                else:
+                    reader = self._next_reader(self._fetch_max_bytes)
+                if reader is None:
+                    break
+                left -= reader.region.size
+                self._take_batches(reader, out)
+                self._advance()
+                if budget > 0 and left <= 0:
+                    break
+            self._undo.clear()
+        except Exception:
+            self._failed(len(out) > 0)
+            if not out:
+                raise
+        except BaseException:
+            self._rewind()
+            raise
+        return 0
+
+    cdef int _take_batches(self, PartitionReader reader, list out) except -1:
+        cdef int64_t position = reader.next_position()
+        self._undo.append((reader, position))
+        try:
+            for batch in self._split(reader.region, reader.partition[0], reader.partition[1], position):
+                out.append(batch)
+                position = <int64_t>batch.offsets[len(batch.offsets) - 1] + 1
+        except Exception:
+            reader.move(position)  # the batches before the bad one are delivered
+            raise
+        reader.finish()
+        return 0
+
+    # --- turns ---------------------------------------------------------------------------------------------------
+
+    cdef PartitionReader _next_reader(self, Py_ssize_t max_bytes):
+        """The reader in turn that has undelivered records, or None."""
+        cdef Py_ssize_t step
+        cdef PartitionReader reader
+        for step in range(len(self._readers)):
+            reader = self._readers[self._turn]
+            if reader.load(self, max_bytes):
+                return reader
+            self._advance()
+        return None
+
+    cdef void _advance(self) noexcept:
+        self._turn += 1
+        if self._turn >= len(self._readers):
+            self._turn = 0
+
+    cpdef int _refresh_if_stale(self) except -1:
+        """Bring the assignment up to date when the catalog changed since."""
+        cdef object generation = self._broker.catalog_generation
+        if generation != self._generation:
+            self._refresh()
+            self._generation = generation
+        return 0
+
+    cdef int _start(self) except -1:
+        """What comes before every look for records."""
+        self._current = None
+        self._refresh_if_stale()
+        if not self._readers and not self._subscribed():
+            raise InvalidArgumentError("nothing is assigned: name topics when making the consumer, or call assign")
+        return 0
+
+    cdef int _failed(self, bint delivered) except -1:
+        """After an error of the reader in turn: stay before the bad place, let the others go on with the next call."""
+        cdef PartitionReader reader
+        self._undo.clear()
+        self._current = None
+        if self._turn < len(self._readers):
+            reader = self._readers[self._turn]
+            reader.move(reader.next_position())
+            if not delivered:
+                self._advance()
+        return 0
+
+    cdef void _rewind(self) noexcept:
+        """After an interrupt: what was taken but not returned is undelivered."""
+        cdef PartitionReader reader
+        for reader, offset in reversed(self._undo):
+            reader.move(offset)
+        self._undo.clear()
+
+    def _set_readers(self, list readers not None):
+        """Read these from now on. Their order is the order of the turns."""
+        self._readers = readers
+        self._current = None
+        self._turn = 0
+
+    def _move(self, PartitionReader reader not None, int64_t offset):
+        """Continue at `offset` of that partition."""
+        self._current = None
+        reader.move(offset)
+
+    def _set_paused(self, PartitionReader reader not None, bint paused):
+        """Skip that partition from now on, or no longer. What was fetched of it is kept."""
+        self._current = None
+        reader.paused = paused
+
+    # --- waiting -------------------------------------------------------------------------------------------------
+
+    cdef double _deadline(self, timeout) except? -2.0:
+        cdef double seconds
+        if timeout is None:
+            return INFINITY
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise InvalidTypeError(f"timeout is {type(timeout).__name__}; give seconds as int or float, or None for ever")
+        seconds = timeout
+        if not seconds >= 0:
+            raise InvalidArgumentError(f"timeout is {timeout!r}; give seconds >= 0, or None for ever")
+        if seconds == 0:
+            return -1.0
+        if seconds > TIMEOUT_MAX_S:
+            return INFINITY
+        return <double>self._clock.monotonic() + seconds
+
+    cdef object _wait(self, object seen, double deadline, bint heed_wakeup):
+        """What to pass next time, after waiting when `seen` is not None; None when time is up or `wakeup` was called.
+
+        The bell is armed before the caller looks for data again, so that what is appended in between rings it.
+        """
+        cdef double remaining
+        if self._closed:
+            if heed_wakeup:
+                raise ClosedError("the consumer was closed while it waited")
+            return None
+        if heed_wakeup and self._woken:
+            self._woken = False
+            return None
+        if deadline < 0:
+            return None
+        if seen is not None:
+            remaining = deadline - <double>self._clock.monotonic() if deadline < INFINITY else INFINITY
+            if remaining <= 0:
+                return None
+            self._bell.wait(seen, min(remaining, self._slice_s))
+            PyErr_CheckSignals()
+        return self._bell.arm()
+
+    def wakeup(self):
+        """Make a blocked `poll` or `poll_batches` return [] now, or the next one that would block. From any thread.
+
+        Iteration does not heed it; `close` ends iteration.
+        """
+        self._woken = True
+        self._bell.ring()
+
+    # --- one thread at a time ------------------------------------------------------------------------------------
+
+    @property
+    def closed(self):
+        """Whether `close` was called."""
+        return self._closed
+
+    cpdef int _check_open(self) except -1:
+        """Raise `ClosedError` once closed."""
+        if self._closed:
+            raise ClosedError("the consumer is closed")
+        return 0
+
+    cpdef int _enter(self) except -1:
+        """Claim the consumer for this call. The GIL makes this atomic."""
+        self._check_open()
+        if self._busy:
+            raise LockedError("the consumer is in use by another thread; only close and wakeup may be called meanwhile")
+        self._busy = True
+        return 0
+
+    cpdef int _leave(self) except -1:
+        """Let the next caller in; after a `close` from another thread, give back what is held."""
+        self._busy = False
+        if self._closed:
+            self._release()
+        return 0
+
+    def _close(self):
+        """Close, from any thread; who is blocked inside wakes up and gives back what is held."""
+        self._closed = True
+        if not self._busy:
+            self._release()
+        self._bell.ring()
+
+    cdef int _release(self) except -1:
+        self._set_readers([])
+        return 0
+
+    def _after_fork(self):
+        """In the child of a fork: carry on from this copy of the positions, whatever another thread was doing."""
+        self._rewind()
+        self._busy = False
+
+
+cdef Py_ssize_t _positive(str name, value, Py_ssize_t default) except -2:
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} is {type(value).__name__}; give an int >= 1")
+    if value < 1:
+        raise InvalidArgumentError(f"{name} is {value}; give an int >= 1")
+    return min(value, 0x7FFFFFFFFFFFFFFF)

@@ -1,0 +1,87 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from penstock._native.control cimport bell_word, control_file, control_slot, lock_handle
+from penstock._native.mapping cimport Mapping
+from penstock._native.region cimport Region
+
+
+cdef extern from "append.h" nogil:
+    ctypedef struct append_writer:
+        control_file *control
+        lock_handle lock
+        bell_word *bell
+        char *log
+        char *index
+        char *time_index
+        int log_fd
+        int index_fd
+        int time_index_fd
+        int64_t base_offset
+        int64_t log_length
+        int64_t index_length
+        int64_t time_index_length
+        int64_t segment_bytes
+        int64_t segment_ms
+        int64_t dead_owners
+        int error
+
+    enum:
+        APPEND_OK
+        APPEND_BUSY
+        APPEND_REFRESH
+        APPEND_ROLL
+        APPEND_DELETED
+        APPEND_ERROR
+
+    int writer_append(append_writer *w, const char *batch, int64_t size, int wait, int64_t *base_offset)
+    int64_t index_upper(const char *entries, int64_t count, int width, int64_t key)
+
+
+cdef class Bells:
+    cdef Mapping map
+    cdef bell_word *word(self, Py_ssize_t number) noexcept
+
+
+cdef class Bell:
+    cdef Bells bells
+    cdef bell_word *words
+    cdef readonly Py_ssize_t number
+
+
+cdef class ReadSegment:
+    cdef readonly Mapping log
+    cdef readonly Mapping index
+    cdef readonly Mapping time_index
+    cdef readonly int64_t base_offset
+    cdef int64_t sealed_size
+
+
+cdef class LogRegion(Region):
+    cdef readonly ReadSegment segment
+    cdef readonly int64_t next_offset
+    cdef readonly int64_t next_position
+
+
+cdef class Partition:
+    cdef append_writer writer
+    cdef control_file *control
+    cdef Mapping control_map
+    cdef Mapping sync_map
+    cdef lock_handle sync_lock
+    cdef Bell bell
+    cdef Mapping log_map
+    cdef Mapping index_map
+    cdef Mapping time_index_map
+    cdef public bint sync_each
+    cdef readonly str topic
+    cdef readonly int number
+    cdef readonly bint written
+    cpdef int64_t append(self, batch) except -1
+    cdef int64_t append_raw(self, const char *batch, int64_t size) except -1
+    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*)
+    cdef void _write_checkpoint(self, control_slot *slot) noexcept
+    cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
+    cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1
+    cdef LogRegion _region(
+        self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset
+    )

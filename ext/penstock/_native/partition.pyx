@@ -1,0 +1,570 @@
+"""One partition of a log: append a sealed batch, fetch stored batches, sync.
+
+Thread and process safety: any number of threads and processes append and fetch; a batch is visible to all of them at
+once when `append` returns. The lock is only waited for without the GIL. What is rare (rolling, mapping another segment,
+recovery) is Python, in the subclass `penstock.storage.partition_log.PartitionLog`: `_refresh_writer(min_bytes)`,
+`_roll(base_offset, batch_bytes)`, `_segment_of(offset, active)`, `_segment_after(base, active)`,
+`_reopen_segment(base)`, `_sync_segments(first, last)`.
+
+Crash policy: see `control.h`.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.errno cimport EBUSY, EINTR
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
+
+from penstock._native.control cimport (
+    PENSTOCK_BELL_COUNT,
+    PENSTOCK_BELLS_SIZE,
+    PENSTOCK_CONTROL_MAGIC,
+    PENSTOCK_CONTROL_SIZE,
+    PENSTOCK_CONTROL_VERSION,
+    PENSTOCK_FLAG_DELETED,
+    bell_arm,
+    bell_ring,
+    bell_ring_always,
+    bell_wait,
+    control_checksum,
+    control_published,
+    control_publish,
+    control_snapshot,
+    file_sync,
+    lock_acquire,
+    lock_handle_init,
+    lock_init,
+    lock_release,
+)
+from penstock._native.format cimport (
+    BATCH_HEADER_BYTES,
+    BATCH_LAST_OFFSET_DELTA,
+    BATCH_LENGTH,
+    BATCH_LOG_OVERHEAD,
+    BATCH_MAX_TIMESTAMP,
+    INDEX_ENTRY_BYTES,
+    TIME_INDEX_ENTRY_BYTES,
+    load_be32,
+    load_be64,
+)
+
+from penstock._native.mapping import os_error
+from penstock.errors import CorruptionError, InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
+
+
+cdef extern from "<errno.h>" nogil:
+    int EOWNERDEAD
+
+
+cdef class Bells:
+    """The wake words of a data directory, mapped from its `bells` file."""
+
+    def __init__(self, str path not None):
+        self.map = Mapping(path, PENSTOCK_BELLS_SIZE, True, False)
+
+    cdef bell_word *word(self, Py_ssize_t number) noexcept:
+        return <bell_word *>self.map.data + number % PENSTOCK_BELL_COUNT
+
+
+cdef class Bell:
+    """One wake word, shared by all processes. `seen = arm()`, look for data, then `wait(seen, timeout_s)`."""
+
+    def __init__(self, Bells bells not None, Py_ssize_t number):
+        self.bells = bells
+        self.number = number
+        self.words = bells.word(number)
+
+    def arm(self):
+        """Ask to be woken by the next ring; returns what to pass to `wait`."""
+        return bell_arm(self.words)
+
+    @property
+    def value(self):
+        """How often the bell was rung, modulo 2**32."""
+        return self.words.value
+
+    def ring(self):
+        """Wake everybody who waits, in every process."""
+        bell_ring_always(self.words)
+
+    def wait(self, uint32_t seen, double timeout_s):
+        """Sleep until rung since `seen` (True) or until `timeout_s` passed (False). Runs signal handlers."""
+        cdef int rc
+        cdef int64_t timeout_ns = <int64_t>(max(timeout_s, 0.0) * 1e9)
+        cdef bell_word *word = self.words
+        with nogil:
+            rc = bell_wait(word, seen, timeout_ns)
+        if rc == EINTR:
+            return True
+        return rc == 0
+
+
+cdef class ReadSegment:
+    """A segment as readers see it: its log and indexes, mapped for reading."""
+
+    def __init__(self, Mapping log not None, Mapping index, Mapping time_index, int64_t base_offset):
+        self.log = log
+        self.index = index
+        self.time_index = time_index
+        self.base_offset = base_offset
+        self.sealed_size = -1
+
+    def first_position(self, int64_t offset, int64_t entries):
+        """Where to start looking for the batch that holds `offset`: the position of an earlier batch, from the index."""
+        cdef int64_t found
+        if self.index is None:
+            return 0
+        entries = min(entries, self.index.length // INDEX_ENTRY_BYTES)
+        found = index_upper(self.index.data, entries, INDEX_ENTRY_BYTES, offset - self.base_offset)
+        return 0 if found == 0 else <int64_t>load_be32(self.index.data + found * INDEX_ENTRY_BYTES - 4)
+
+    def time_floor(self, int64_t timestamp_ms, int64_t entries):
+        """An offset at or before the first record whose timestamp is >= `timestamp_ms`, from the time index."""
+        cdef int64_t found
+        if self.time_index is None:
+            return self.base_offset
+        entries = min(entries, self.time_index.length // TIME_INDEX_ENTRY_BYTES)
+        found = index_upper(self.time_index.data, entries, TIME_INDEX_ENTRY_BYTES, timestamp_ms - 1)
+        if found == 0:
+            return self.base_offset
+        return self.base_offset + <int64_t>load_be32(self.time_index.data + found * TIME_INDEX_ENTRY_BYTES - 4)
+
+    def last_timestamp_ms(self, int64_t entries):
+        """The largest timestamp the time index knows, or None."""
+        if self.time_index is None or entries <= 0 or entries * TIME_INDEX_ENTRY_BYTES > self.time_index.length:
+            return None
+        return <int64_t>load_be64(self.time_index.data + (entries - 1) * TIME_INDEX_ENTRY_BYTES)
+
+
+cdef class LogRegion(Region):
+    """Whole stored batches, and where the next ones are."""
+
+
+cdef dict _slot_dict(control_slot *s):
+    return {
+        "log_end_offset": s.log_end_offset,
+        "log_start_offset": s.log_start_offset,
+        "active_base_offset": s.active_base_offset,
+        "end_position": s.end_position,
+        "index_entries": s.index_entries,
+        "time_index_entries": s.time_index_entries,
+        "bytes_since_index": s.bytes_since_index,
+        "max_timestamp_ms": s.max_timestamp_ms,
+        "max_timestamp_offset": s.max_timestamp_offset,
+        "first_timestamp_ms": s.first_timestamp_ms,
+        "generation": s.generation,
+        "last_indexed_timestamp_ms": s.last_indexed_timestamp_ms,
+    }
+
+
+cdef void _fill_slot(control_slot *s, dict values) except *:
+    s.log_end_offset = values["log_end_offset"]
+    s.log_start_offset = values["log_start_offset"]
+    s.active_base_offset = values["active_base_offset"]
+    s.end_position = values["end_position"]
+    s.index_entries = values["index_entries"]
+    s.time_index_entries = values["time_index_entries"]
+    s.bytes_since_index = values["bytes_since_index"]
+    s.max_timestamp_ms = values["max_timestamp_ms"]
+    s.max_timestamp_offset = values["max_timestamp_offset"]
+    s.first_timestamp_ms = values["first_timestamp_ms"]
+    s.generation = values["generation"]
+    s.last_indexed_timestamp_ms = values["last_indexed_timestamp_ms"]
+
+
+def read_control(str path not None):
+    """What a control file says, or None when it is missing, foreign or cut. Does not need (or disturb) a running broker.
+
+    Keys: those of a published slot, and `incarnation`, `boot_id`, `checkpoint` (a slot known to be on the disk, or None).
+    """
+    cdef control_file *c
+    cdef control_slot slot
+    cdef Mapping map
+    cdef dict result
+    try:
+        map = Mapping(path, PENSTOCK_CONTROL_SIZE, False, False)
+    except FileNotFoundError:
+        return None
+    if map.file_size() < PENSTOCK_CONTROL_SIZE:
+        return None
+    c = <control_file *>map.data
+    if memcmp(c.magic, PENSTOCK_CONTROL_MAGIC, 8) != 0 or c.version != PENSTOCK_CONTROL_VERSION:
+        return None
+    control_snapshot(c, &slot)
+    result = _slot_dict(&slot)
+    result["incarnation"] = c.incarnation
+    result["boot_id"] = bytes(c.boot_id[:36]).decode("ascii", "replace")
+    result["checkpoint"] = _checkpoint(c)
+    return result
+
+
+cdef object _checkpoint(control_file *c):
+    cdef object best = None
+    cdef int i
+    cdef control_slot *slot
+    for i in range(2):
+        slot = &c.checkpoints[i].value.slot
+        if c.checkpoints[i].value.checksum == control_checksum(slot) and c.checkpoints[i].value.checksum != 0:
+            if best is None or slot.log_end_offset > best["log_end_offset"]:
+                best = _slot_dict(slot)
+    return best
+
+
+cdef class Partition:
+    """The native half of a partition log. `Partition(topic, number, control_path, bells, bell_number)`."""
+
+    def __init__(self, str topic not None, int number, str control_path not None, Bells bells not None, Py_ssize_t bell):
+        self.topic = topic
+        self.number = number
+        self.control_map = Mapping(control_path, PENSTOCK_CONTROL_SIZE, True, False)
+        self.sync_map = Mapping(control_path, 0, True, False)
+        self.control = <control_file *>self.control_map.data
+        self.bell = Bell(bells, bell)
+        memset(&self.writer, 0, sizeof(self.writer))
+        self.writer.control = self.control
+        self.writer.bell = self.bell.words
+        self.writer.base_offset = -1
+        self._reset_locks()
+
+    def _reset_locks(self):
+        """Make this process's half of the locks anew (after a fork)."""
+        lock_handle_init(&self.writer.lock, &self.control.writer_lock.mutex, self.control_map.fd)
+        lock_handle_init(&self.sync_lock, &self.control.sync_lock.mutex, self.sync_map.fd)
+
+    # --- append ------------------------------------------------------------------------------------------------
+
+    cpdef int64_t append(self, batch) except -1:
+        """Store one sealed batch; returns the offset of its first record.
+
+        Raises `DiskFullError` (nothing was stored), `UnknownTopicError` (the topic was deleted).
+        """
+        cdef Py_buffer view
+        cdef int64_t offset
+        PyObject_GetBuffer(batch, &view, PyBUF_SIMPLE)
+        try:
+            if view.len < BATCH_HEADER_BYTES or <int64_t>load_be32(<char *>view.buf + BATCH_LENGTH) + BATCH_LOG_OVERHEAD != view.len:
+                raise InvalidArgumentError(f"batch of {view.len} bytes is not one sealed record batch")
+            offset = self.append_raw(<const char *>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return offset
+
+    cdef int64_t append_raw(self, const char *batch, int64_t size) except -1:
+        cdef int64_t offset = -1
+        cdef int rc = APPEND_BUSY
+        cdef append_writer *w = &self.writer
+        while True:
+            if size <= 16384:
+                rc = writer_append(w, batch, size, 0, &offset)
+            if size > 16384 or rc == APPEND_BUSY:
+                with nogil:
+                    rc = writer_append(w, batch, size, 1, &offset)
+            if rc == APPEND_OK:
+                break
+            if rc == APPEND_REFRESH:
+                self._refresh_writer(size)
+            elif rc == APPEND_ROLL:
+                self._roll(w.base_offset, size)
+            elif rc == APPEND_DELETED:
+                raise UnknownTopicError(f"topic {self.topic!r} was deleted")
+            else:
+                raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
+            rc = APPEND_BUSY
+        self.written = True
+        if self.sync_each:
+            self.sync_to(offset + <int32_t>load_be32(batch + BATCH_LAST_OFFSET_DELTA) + 1)
+        return offset
+
+    def _set_writer(self, Mapping log, Mapping index, Mapping time_index, int64_t base_offset):
+        """Write to these maps from now on. Requires the writer lock (`_lock`), or that nobody else has this handle."""
+        self.log_map = log
+        self.index_map = index
+        self.time_index_map = time_index
+        self.writer.log = log.data
+        self.writer.log_fd = log.fd
+        self.writer.log_length = log.length
+        self.writer.index = index.data
+        self.writer.index_fd = index.fd
+        self.writer.index_length = index.length
+        self.writer.time_index = time_index.data
+        self.writer.time_index_fd = time_index.fd
+        self.writer.time_index_length = time_index.length
+        self.writer.base_offset = base_offset
+
+    def _clear_writer(self):
+        """Let go of the writer's maps. Requires the writer lock, or that nobody else has this handle."""
+        self.writer.base_offset = -1
+        self.writer.log = self.writer.index = self.writer.time_index = NULL
+        self.log_map = self.index_map = self.time_index_map = None
+
+    def _set_limits(self, int64_t segment_bytes, int64_t segment_ms):
+        """Roll by these from now on."""
+        self.writer.segment_bytes = segment_bytes
+        self.writer.segment_ms = segment_ms
+
+    def _writer_base(self):
+        """Base offset of the segment the writer maps, or -1."""
+        return self.writer.base_offset
+
+    def _lock(self):
+        """Take the writer lock, waiting without the GIL. True when its last owner died holding it."""
+        cdef int rc = lock_acquire(&self.writer.lock, 0)
+        if rc == EBUSY:
+            with nogil:
+                rc = lock_acquire(&self.writer.lock, 1)
+        if rc != 0 and rc != EOWNERDEAD:
+            raise os_error(rc, self.control_map.path, "locking")
+        return rc != 0
+
+    def _unlock(self):
+        """Give the writer lock back."""
+        lock_release(&self.writer.lock)
+
+    # --- state --------------------------------------------------------------------------------------------------
+
+    def _state(self):
+        """The published state as a dict (see `read_control`)."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        return _slot_dict(&slot)
+
+    def _publish(self, dict changes):
+        """Publish the state with `changes`. Requires the writer lock."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        values = _slot_dict(&slot)
+        values.update(changes)
+        _fill_slot(&slot, values)
+        assert slot.log_start_offset <= slot.log_end_offset and slot.active_base_offset <= slot.log_end_offset
+        control_publish(self.control, &slot)
+        bell_ring(self.bell.words)
+
+    def _set_allocated(self, int64_t log, int64_t index, int64_t time_index):
+        """Say how many bytes of the active segment's files have blocks. Requires the writer lock."""
+        self.control.allocated_log = log
+        self.control.allocated_index = index
+        self.control.allocated_time_index = time_index
+
+    def _allocated(self):
+        """Bytes of the active log, index and time index that have blocks."""
+        return self.control.allocated_log, self.control.allocated_index, self.control.allocated_time_index
+
+    def _initialise(self, str boot_id, uint64_t incarnation, dict state, bint durable):
+        """Write the control file anew: locks, one published slot, checkpoint. Requires the partition's file lock."""
+        cdef control_slot slot
+        cdef bytes boot = boot_id.encode("ascii")[:36]
+        cdef int rc
+        memset(self.control, 0, PENSTOCK_CONTROL_SIZE)
+        memset(&slot, 0, sizeof(slot))
+        _fill_slot(&slot, state)
+        rc = lock_init(&self.control.writer_lock.mutex) or lock_init(&self.control.sync_lock.mutex)
+        if rc:
+            raise os_error(rc, self.control_map.path, "making the locks of")
+        memcpy(self.control.boot_id, <char *>boot, len(boot))
+        control_publish(self.control, &slot)
+        self.control.version = PENSTOCK_CONTROL_VERSION
+        self.control.incarnation = incarnation
+        if durable:
+            self._write_checkpoint(&slot)
+        memcpy(self.control.magic, PENSTOCK_CONTROL_MAGIC, 8)
+        self._reset_locks()
+
+    def _renew(self, uint64_t incarnation):
+        """All processes died but the machine did not: keep the state, make the locks anew."""
+        cdef int rc = lock_init(&self.control.writer_lock.mutex) or lock_init(&self.control.sync_lock.mutex)
+        if rc:
+            raise os_error(rc, self.control_map.path, "making the locks of")
+        self.control.incarnation = incarnation
+        self._reset_locks()
+
+    @property
+    def incarnation(self):
+        """The opening of the directory for which this control file was last made ready; 0 when never."""
+        return self.control.incarnation if memcmp(self.control.magic, PENSTOCK_CONTROL_MAGIC, 8) == 0 else 0
+
+    def _mark_deleted(self):
+        """Every process that has this partition open gets `UnknownTopicError` from now on. Requires the writer lock."""
+        self.control.flags |= PENSTOCK_FLAG_DELETED
+        bell_ring_always(self.bell.words)
+
+    @property
+    def deleted(self):
+        """Whether the topic was deleted while this handle was open."""
+        return bool(self.control.flags & PENSTOCK_FLAG_DELETED)
+
+    @property
+    def log_end_offset(self):
+        """The offset the next record will get."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        return slot.log_end_offset
+
+    @property
+    def log_start_offset(self):
+        """The first offset that can be read."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        return slot.log_start_offset
+
+    @property
+    def synced_offset(self):
+        """Every record below was on the disk when this was read."""
+        return self.control.synced_offset
+
+    # --- sync ---------------------------------------------------------------------------------------------------
+
+    def sync_to(self, int64_t offset):
+        """Return once every record below `offset` is on the disk. Callers in all threads and processes share one fsync."""
+        cdef int rc = 0
+        cdef control_slot slot
+        cdef int fd
+        cdef lock_handle *lock = &self.sync_lock
+        while self.control.synced_offset < offset:
+            with nogil:
+                rc = lock_acquire(lock, 1)
+            if rc != 0 and rc != EOWNERDEAD:
+                raise os_error(rc, self.control_map.path, "locking")
+            try:
+                if self.control.synced_offset >= offset:
+                    return
+                control_snapshot(self.control, &slot)
+                if slot.active_base_offset == self.writer.base_offset and self.control.synced_offset >= slot.active_base_offset:
+                    fd = self.writer.log_fd
+                    keep = self.log_map
+                    with nogil:
+                        rc = file_sync(fd)
+                    if rc:
+                        raise os_error(rc, keep.path, "syncing")
+                else:
+                    self._sync_segments(self.control.synced_offset, slot.active_base_offset)
+                self._write_checkpoint(&slot)
+            finally:
+                lock_release(lock)
+
+    cdef void _write_checkpoint(self, control_slot *slot) noexcept:
+        cdef int older = 0
+        if self.control.checkpoints[0].value.slot.log_end_offset > self.control.checkpoints[1].value.slot.log_end_offset:
+            older = 1
+        self.control.checkpoints[older].value.checksum = 0
+        self.control.checkpoints[older].value.slot = slot[0]
+        self.control.checkpoints[older].value.checksum = control_checksum(slot)
+        self.control.synced_offset = slot.log_end_offset
+
+    # --- fetch --------------------------------------------------------------------------------------------------
+
+    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=None):
+        """Whole batches from the one that holds `offset` on, up to `max_bytes` (at least one); None at the log end.
+
+        `after`, the region fetched before, makes reading on O(1). Raises `OffsetOutOfRangeError`, `CorruptionError`,
+        `UnknownTopicError`.
+        """
+        cdef control_slot slot
+        cdef ReadSegment segment
+        cdef int64_t position, limit
+        control_snapshot(self.control, &slot)
+        if self.control.flags & PENSTOCK_FLAG_DELETED:
+            raise UnknownTopicError(f"topic {self.topic!r} was deleted")
+        if offset == slot.log_end_offset:
+            return None
+        if offset < slot.log_start_offset or offset > slot.log_end_offset:
+            raise OffsetOutOfRangeError(
+                f"offset {offset} of {self.topic}-{self.number} is not in the log: "
+                f"allowed is {slot.log_start_offset} to {slot.log_end_offset}"
+            )
+        if after is not None and after.next_offset == offset:
+            segment = after.segment
+            position = after.next_position
+        else:
+            segment = self._segment_of(offset, slot.active_base_offset)
+            position = segment.first_position(offset, self._entries(segment, &slot, INDEX_ENTRY_BYTES))
+        if segment.base_offset == slot.active_base_offset and slot.end_position > segment.log.length:
+            segment = self._reopen_segment(segment.base_offset)
+        while True:
+            limit = self._limit(segment, &slot)
+            if position < limit:
+                return self._region(segment, position, limit, offset, max_bytes, slot.log_end_offset)
+            following = self._segment_after(segment.base_offset, slot.active_base_offset)
+            if following is None:
+                raise CorruptionError("the log ends before its published end", segment.log.path, position, f"offset {offset}", "end of file")
+            segment = following
+            position = 0
+
+    cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1:
+        cdef int64_t size
+        if segment.base_offset == slot.active_base_offset:
+            return slot.end_position
+        if segment.sealed_size < 0:
+            size = segment.log.file_size()
+            segment.sealed_size = min(size, segment.log.length)
+        return segment.sealed_size
+
+    cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1:
+        cdef Mapping index = segment.index if width == INDEX_ENTRY_BYTES else segment.time_index
+        if index is None:
+            return 0
+        if segment.base_offset == slot.active_base_offset:
+            return slot.index_entries if width == INDEX_ENTRY_BYTES else slot.time_index_entries
+        return min(index.length, index.file_size()) // width
+
+    def _time_entries(self, ReadSegment segment not None):
+        """Number of time index entries of `segment` that may be used now."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        return self._entries(segment, &slot, TIME_INDEX_ENTRY_BYTES)
+
+    cdef LogRegion _region(self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset):
+        cdef LogRegion region
+        cdef const char *data = segment.log.data
+        cdef int64_t start = -1
+        cdef int64_t base, size, next_offset = offset
+        if segment.log.file_size() < limit:
+            raise CorruptionError("the file was cut", segment.log.path, segment.log.file_size(), f"{limit} bytes", segment.log.file_size())
+        while position < limit and next_offset < end_offset:
+            if position + BATCH_HEADER_BYTES > limit:
+                raise CorruptionError("a batch header is cut", segment.log.path, position, BATCH_HEADER_BYTES, limit - position)
+            size = <int64_t><int32_t>load_be32(data + position + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
+            if size < BATCH_HEADER_BYTES or position + size > limit:
+                raise CorruptionError("a batch claims an impossible size", segment.log.path, position, f"{BATCH_HEADER_BYTES} to {limit - position}", size)
+            base = <int64_t>load_be64(data + position)
+            if start >= 0 and position + size - start > max_bytes:
+                break
+            next_offset = base + <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) + 1
+            if next_offset <= base or base > end_offset or base < segment.base_offset:
+                raise CorruptionError("a batch claims an impossible offset", segment.log.path, position, f"{segment.base_offset} to {end_offset}", base)
+            if start < 0:
+                if next_offset > offset:
+                    start = position
+            position += size
+        if start < 0:
+            raise CorruptionError("no batch holds an offset of the log", segment.log.path, position, offset, "end of segment")
+        region = LogRegion.__new__(LogRegion)
+        region.data = data + start
+        region.size = position - start
+        region.path = segment.log.path
+        region.position = start
+        region.owner = segment
+        region.segment = segment
+        region.next_offset = next_offset
+        region.next_position = position
+        return region
+
+    def first_batch_at(self, LogRegion region not None, int64_t timestamp_ms):
+        """The first batch in `region` that holds a timestamp >= `timestamp_ms`, as a region of its own; or None."""
+        cdef const char *data = region.data
+        cdef const char *end = region.data + region.size
+        cdef int64_t size
+        cdef LogRegion found
+        while data < end:
+            size = <int64_t><int32_t>load_be32(data + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
+            if <int64_t>load_be64(data + BATCH_MAX_TIMESTAMP) >= timestamp_ms:
+                found = LogRegion.__new__(LogRegion)
+                found.data = data
+                found.size = size
+                found.path = region.path
+                found.position = region.position + (data - region.data)
+                found.owner = region.owner
+                found.segment = region.segment
+                found.next_offset = <int64_t>load_be64(data) + <int32_t>load_be32(data + BATCH_LAST_OFFSET_DELTA) + 1
+                found.next_position = found.position + size
+                return found
+            data += size
+        return None

@@ -1,0 +1,84 @@
+"""Penstock: an embedded message log for Python, with Kafka's semantics and file format, for any number of processes.
+
+Start with `penstock.open`.
+"""
+
+from penstock._native.records import Record, RecordMetadata
+from penstock.clock import Clock, SystemClock, VirtualClock
+from penstock.errors import (
+    BufferFullError,
+    ClosedError,
+    CodecUnavailableError,
+    ConcurrencyError,
+    CorruptionError,
+    DataDirectoryError,
+    DiskFullError,
+    FencedError,
+    FormatVersionError,
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidNameError,
+    InvalidTypeError,
+    LockedError,
+    OffsetOutOfRangeError,
+    PenstockError,
+    RebalanceError,
+    RecordTooLargeError,
+    StaleReceiptError,
+    TopicExistsError,
+    UnknownTopicError,
+    UnroutableError,
+)
+from penstock.storage.repair import RepairReport, repair
+from penstock.storage.topic_config import TopicConfig
+from penstock.storage.verify import VerifyReport, verify
+from penstock.streams.broker import Broker, open
+from penstock.streams.consumer import Consumer
+from penstock.streams.producer import Producer
+from penstock.streams.record_batch import RecordBatch
+from penstock.streams.topic import Topic
+from penstock.streams.topic_partition import TopicPartition
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Broker",
+    "BufferFullError",
+    "Clock",
+    "ClosedError",
+    "CodecUnavailableError",
+    "ConcurrencyError",
+    "Consumer",
+    "CorruptionError",
+    "DataDirectoryError",
+    "DiskFullError",
+    "FencedError",
+    "FormatVersionError",
+    "InvalidArgumentError",
+    "InvalidConfigError",
+    "InvalidNameError",
+    "InvalidTypeError",
+    "LockedError",
+    "OffsetOutOfRangeError",
+    "PenstockError",
+    "Producer",
+    "RebalanceError",
+    "Record",
+    "RecordBatch",
+    "RecordMetadata",
+    "RecordTooLargeError",
+    "RepairReport",
+    "StaleReceiptError",
+    "SystemClock",
+    "Topic",
+    "TopicConfig",
+    "TopicExistsError",
+    "TopicPartition",
+    "UnknownTopicError",
+    "UnroutableError",
+    "VerifyReport",
+    "VirtualClock",
+    "open",
+    "repair",
+    "verify",
+]

@@ -1,0 +1,1 @@
+"""The native floor: encoding, parsing, mapped files, locks. Private; use the names that `penstock` exports."""

@@ -1,0 +1,207 @@
+"""The data directory: its format version, who has it open, and what happened since the last time.
+
+Invariants: `meta.properties` names the format version; `open.lock` is held while a broker opens or closes; every broker
+holds `alive.lock` shared, so the kernel tells at once when the last one died. The first broker to open counts up the
+incarnation, after which each partition is made ready again by whoever opens it first.
+
+Crash policy: nothing here needs repair; both files of state are replaced whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock._native.mapping import os_error
+from penstock.errors import DataDirectoryError, FormatVersionError, LockedError
+
+FORMAT_VERSION = 1
+META_FILE = "meta.properties"
+BELLS_FILE = "bells"
+BELLS_BYTES = 65536
+_INCARNATION_FILE = "incarnation"
+_OPEN_LOCK = "open.lock"
+_ALIVE_LOCK = "alive.lock"
+
+
+def boot_id() -> str:
+    """An identifier that changes whenever the machine starts, 36 characters."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        import subprocess
+
+        out = subprocess.run(["sysctl", "-n", "kern.bootsessionuuid"], capture_output=True, text=True, check=False)
+        return (out.stdout.strip() or "unknown").ljust(36, "-")[:36]
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file so that a crash leaves the old or the new one."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise os_error(error.errno or 0, str(path), "writing") from error
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """The properties of `meta.properties`; {} when there is none."""
+    try:
+        text = (path / META_FILE).read_text(errors="replace")
+    except FileNotFoundError:
+        return {}
+    lines = (line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, value in lines}
+
+
+def check_format(path: Path) -> None:
+    """Refuse a directory of a newer format with `FormatVersionError`."""
+    meta = read_meta(path)
+    if not meta:
+        return
+    version = meta.get("penstock.format", "")
+    if not version.isdigit() or not 1 <= int(version) <= FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{path / META_FILE} says penstock.format={version or 'nothing'}; this version reads 1 to {FORMAT_VERSION}"
+        )
+
+
+def _prepare(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise DataDirectoryError(20, f"{path} is not a directory") from error
+    except OSError as error:
+        raise DataDirectoryError(error.errno, f"{path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        owner = path.stat().st_uid
+        raise DataDirectoryError(13, f"{path} (owner uid {owner}) is not writable for uid {os.geteuid()}")
+    check_format(path)
+    probe = path / META_FILE
+    if not probe.exists():
+        replace_file(probe, f"# Penstock data directory\npenstock.format={FORMAT_VERSION}\ncluster.id={uuid.uuid4()}\n")
+
+
+def _open_lock_file(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise os_error(error.errno or 0, str(path), "opening") from error
+
+
+@contextlib.contextmanager
+def _opening(path: Path) -> Iterator[None]:
+    fd = _open_lock_file(path / _OPEN_LOCK)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _try_exclusive(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+class Directory:
+    """An open data directory: holds `alive.lock` until `close`. `incarnation` counts first openings."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.incarnation = 0
+        self._alive_fd = -1
+        _prepare(path)
+        self._join()
+
+    def _join(self) -> None:
+        with _opening(self.path):
+            fd = _open_lock_file(self.path / _ALIVE_LOCK)
+            file = self.path / _INCARNATION_FILE
+            if _try_exclusive(fd):
+                self._first(file)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            self._alive_fd = fd
+            self.incarnation = int(file.read_text())
+
+    def _first(self, file: Path) -> None:
+        previous = file.read_text() if file.exists() else "0"
+        bells = self.path / BELLS_FILE
+        with open(_open_lock_file(bells), "r+b") as out:
+            out.truncate(0)
+            out.write(bytes(BELLS_BYTES))
+        replace_file(file, str(int(previous if previous.isdigit() else "0") + 1))
+
+    def rejoin(self) -> None:
+        """In a forked child: hold a lock of its own, then let go of the parent's (no moment without one)."""
+        inherited = self._alive_fd
+        self._alive_fd = _open_lock_file(self.path / _ALIVE_LOCK)
+        fcntl.flock(self._alive_fd, fcntl.LOCK_SH)
+        os.close(inherited)
+
+    def close(self) -> None:
+        """Stop being one of the live brokers. May be repeated."""
+        if self._alive_fd >= 0:
+            os.close(self._alive_fd)
+            self._alive_fd = -1
+
+
+@contextlib.contextmanager
+def exclusive(path: Path | str) -> Iterator[None]:
+    """Hold the directory alone, without a broker. Raises `LockedError` while any process has it open."""
+    path = Path(path)
+    if not path.is_dir():
+        raise DataDirectoryError(20, f"{path} is not a directory")
+    check_format(path)
+    with _opening(path):
+        fd = _open_lock_file(path / _ALIVE_LOCK)
+        try:
+            if not _try_exclusive(fd):
+                raise LockedError(11, f"{path} is open in another process (or in this one); close it first")
+            yield
+        finally:
+            os.close(fd)
+
+
+class FileLock:
+    """An exclusive lock between processes on a file: `with FileLock(path):`, or `try_acquire` for an election."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> FileLock:
+        self._fd = _open_lock_file(self._path)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def try_acquire(self) -> bool:
+        """True when this handle holds the lock (now or already), False when another process does."""
+        if self._fd >= 0:
+            return True
+        fd = _open_lock_file(self._path)
+        if not _try_exclusive(fd):
+            os.close(fd)
+            return False
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Let go; the kernel does the same when the process dies."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

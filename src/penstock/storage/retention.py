@@ -1,0 +1,41 @@
+"""Deleting old segments: by time and by size, as Kafka's `retention.ms` and `retention.bytes`."""
+
+from __future__ import annotations
+
+from penstock.storage.partition_log import PartitionLog
+from penstock.storage.segment_file import segment_path
+
+
+def enforce_retention(log: PartitionLog, now_ms: int) -> int:
+    """Delete whole segments past the topic's retention, oldest first; returns the new log start offset.
+
+    By time: segments whose newest record is older than `retention_ms`, the active one included (it is rolled first).
+    By size: while what would be left is at least `retention_bytes`. Nothing is deleted with an empty `cleanup_policy`.
+    """
+    config = log.config
+    if config.cleanup_policy != "delete":
+        return log.log_start_offset
+    if config.retention_ms >= 0:
+        _roll_when_expired(log, now_ms)
+    state = log._state()
+    bases = log.segments()
+    keep_from: int = state["log_start_offset"]
+    total = log.size_bytes() if config.retention_bytes >= 0 else 0
+    for base, following in zip(bases, bases[1:], strict=False):
+        expired = config.retention_ms >= 0 and now_ms - log._newest_timestamp(base, state) > config.retention_ms
+        if not expired and config.retention_bytes >= 0:
+            size = segment_path(log.directory, base, ".log").stat().st_size
+            expired = total - size >= config.retention_bytes
+            total -= size
+        if not expired:
+            break
+        keep_from = following
+    if keep_from > state["log_start_offset"]:
+        return log.delete_before(keep_from)
+    return keep_from
+
+
+def _roll_when_expired(log: PartitionLog, now_ms: int) -> None:
+    state = log._state()
+    if state["end_position"] and now_ms - state["max_timestamp_ms"] > log.config.retention_ms:
+        log.roll_active()

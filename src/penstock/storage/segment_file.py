@@ -1,0 +1,32 @@
+"""Names of the files of a segment: Kafka's layout."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+SUFFIXES = (".log", ".index", ".timeindex")
+INDEX_BYTES = 8
+TIME_INDEX_BYTES = 12
+CONTROL_FILE = "penstock.control"
+_LOG_NAME = re.compile(r"\d{20}\.log\Z")
+
+
+def segment_path(directory: Path, base_offset: int, suffix: str) -> Path:
+    """`<directory>/<20-digit base offset><suffix>`."""
+    return directory / f"{base_offset:020d}{suffix}"
+
+
+def bases_in(directory: Path) -> list[int]:
+    """Base offsets of the log files in a partition's directory, ascending; other files are left alone."""
+    return sorted(int(name[:20]) for name in os.listdir(directory) if _LOG_NAME.match(name))
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

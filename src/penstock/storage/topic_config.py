@@ -1,0 +1,91 @@
+"""A topic's configuration: Kafka's names in snake_case, its defaults and limits, checked in one place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from penstock.errors import InvalidConfigError, InvalidNameError
+
+GIB = 1 << 30
+DAY_MS = 86_400_000
+MAX_PARTITIONS = 10_000
+CODECS = ("producer", "none", "gzip", "snappy", "lz4", "zstd")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
+
+# name: (least, most); -1 for "unlimited" is allowed where least is -1
+_RANGES: dict[str, tuple[int, int]] = {
+    "partitions": (1, MAX_PARTITIONS),
+    "retention_ms": (-1, 2**63 - 1),
+    "retention_bytes": (-1, 2**63 - 1),
+    "segment_bytes": (1 << 20, 2**31 - 1),
+    "segment_ms": (1, 2**63 - 1),
+    "max_message_bytes": (1, GIB),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "cleanup_policy": ("delete", ""),
+    "compression_type": CODECS,
+    "message_timestamp_type": ("CreateTime", "LogAppendTime"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TopicConfig:
+    """Configuration of a topic. Names, defaults and limits as Kafka's topic configuration."""
+
+    partitions: int = 1
+    """Number of partitions, 1 to 10,000; may grow, never shrink."""
+    retention_ms: int = 7 * DAY_MS
+    """Segments whose newest record is older are deleted; -1: never."""
+    retention_bytes: int = -1
+    """The oldest segments are deleted while the partition is larger; -1: unlimited."""
+    segment_bytes: int = GIB
+    """A new segment begins when this size would be passed; 1 MiB to 2 GiB - 1."""
+    segment_ms: int = 7 * DAY_MS
+    """A new segment begins when a record is this much newer than the first of the segment."""
+    max_message_bytes: int = 1 << 20
+    """Largest record (key + value + headers), up to 1 GiB."""
+    cleanup_policy: str = "delete"
+    """`delete`, or empty to keep for ever."""
+    compression_type: str = "producer"
+    """`producer` keeps what the producer chose; otherwise none, gzip, snappy, lz4, zstd."""
+    message_timestamp_type: str = "CreateTime"
+    """`CreateTime` keeps the producer's timestamp, `LogAppendTime` stamps when stored."""
+
+    def altered(self, changes: Mapping[str, Any]) -> TopicConfig:
+        """This configuration with `changes`. Raises `InvalidConfigError` naming what was given and what is allowed."""
+        known = {field.name for field in fields(TopicConfig)}
+        for name, value in changes.items():
+            if name not in known:
+                raise InvalidConfigError(f"unknown configuration {name!r}; known are {', '.join(sorted(known))}")
+            check(name, value)
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for storing and showing."""
+        return asdict(self)
+
+
+def check(name: str, value: Any) -> None:
+    """Refuse a value of the wrong type or outside its range."""
+    if name in _CHOICES:
+        if not isinstance(value, str) or value not in _CHOICES[name]:
+            raise InvalidConfigError(f"{name} is {value!r}; allowed are {', '.join(map(repr, _CHOICES[name]))}")
+        return
+    least, most = _RANGES[name]
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidConfigError(f"{name} is {value!r}; allowed is an int from {least} to {most}")
+
+
+def check_topic_name(name: object) -> str:
+    """A topic name by Kafka's rules, or `InvalidNameError`."""
+    if not isinstance(name, str):
+        raise InvalidNameError(f"topic name is {type(name).__name__} {name!r}; a str is needed")
+    if not _NAME.match(name) or name in (".", ".."):
+        shown = name if len(name) <= 60 else name[:60] + "..."
+        raise InvalidNameError(
+            f"topic name {shown!r} is not allowed: 1 to 249 characters of A-Z a-z 0-9 . _ -, and not '.' or '..'"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""Kafka's model: broker, topics, producers, consumers."""

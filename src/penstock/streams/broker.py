@@ -1,0 +1,370 @@
+"""The broker: an open data directory, and everything one does with its topics.
+
+Thread safety: any thread. Process safety: any number of processes open the same directory. After `fork()` the child's
+broker works: it holds its own locks and connections, and what the parent had buffered stays the parent's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+from penstock._native.partition import Bell, Bells
+from penstock.clock import Clock, SystemClock
+from penstock.errors import (
+    ClosedError,
+    InvalidConfigError,
+    InvalidTypeError,
+    TopicExistsError,
+    UnknownTopicError,
+)
+from penstock.storage.catalog import Catalog
+from penstock.storage.directory import BELLS_FILE, Directory, FileLock, boot_id
+from penstock.storage.partition_log import PartitionLog
+from penstock.storage.recovery import Incarnation
+from penstock.storage.retention import enforce_retention
+from penstock.storage.topic_config import TopicConfig, check_topic_name
+from penstock.streams.background import Background
+from penstock.streams.consumer import Consumer
+from penstock.streams.producer import Producer
+from penstock.streams.topic import Topic
+from penstock.streams.topic_partition import TopicPartition
+
+FSYNC_MODES = ("never", "interval", "always")
+_DATA_BELL = 0
+_CATALOG_BELL = 1
+_log = logging.getLogger("penstock.broker")
+_live: weakref.WeakSet[Broker] = weakref.WeakSet()
+
+
+class Broker:
+    """An open data directory. Make one with `penstock.open`; close it, or use it as a context manager.
+
+    Raises `DataDirectoryError` (not a directory, not writable), `FormatVersionError` (written by a newer version),
+    `InvalidConfigError`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        fsync: str = "interval",
+        fsync_interval_ms: int = 1000,
+        maintenance_interval_ms: int = 30_000,
+        clock: Clock | None = None,
+    ) -> None:
+        if fsync not in FSYNC_MODES:
+            raise InvalidConfigError(f"fsync is {fsync!r}; allowed are {', '.join(map(repr, FSYNC_MODES))}")
+        _check_interval("fsync_interval_ms", fsync_interval_ms)
+        _check_interval("maintenance_interval_ms", maintenance_interval_ms)
+        if not isinstance(path, (str, os.PathLike)):
+            raise InvalidTypeError(f"path is {type(path).__name__}; a str or a path is needed")
+        self.path = Path(path)
+        self.fsync = fsync
+        self.clock: Clock = clock or SystemClock()
+        self._settings = (fsync, fsync_interval_ms, maintenance_interval_ms)
+        self._directory = Directory(self.path)
+        self._boot_id = boot_id()
+        self._bells = Bells(str(self.path / BELLS_FILE))
+        self._bell = Bell(self._bells, _DATA_BELL)
+        self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
+        self._catalog = Catalog(self.path)
+        self._lock = threading.RLock()
+        self._topics: dict[str, TopicConfig] = {}
+        self._topics_generation = -1
+        self._logs: dict[tuple[str, int], PartitionLog] = {}
+        self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._closed = False
+        self._election = FileLock(self.path / "maintenance.lock")
+        self._background = Background(self)
+        subscribe = getattr(self.clock, "subscribe", None)
+        if subscribe is not None:
+            subscribe(self._bell.ring)
+        _live.add(self)
+
+    # --- topics ----------------------------------------------------------------------------------------------------
+
+    def create_topic(self, name: str, partitions: int = 1, **config: Any) -> Topic:
+        """Create a topic. `config`: see `TopicConfig` (Kafka's topic configuration in snake_case).
+
+        Raises `TopicExistsError`, `InvalidNameError`, `InvalidConfigError`, `DiskFullError`.
+        """
+        self._check_open()
+        check_topic_name(name)
+        topic_config = TopicConfig().altered({**config, "partitions": partitions})
+        with self._topics_lock():
+            if name in self._catalog.topics():
+                raise TopicExistsError(f"topic {name!r} exists")
+            for number in range(partitions):
+                self._make_directory(name, number)
+            self._catalog.create(name, topic_config, self.clock.time_ms())
+        self._catalog_bell.ring()
+        return self.topic(name)
+
+    def topic(self, name: str) -> Topic:
+        """A handle on a topic, or `UnknownTopicError`."""
+        self._topic_config(check_topic_name(name))
+        return Topic(self, name)
+
+    def topics(self) -> list[str]:
+        """Names of the topics, in alphabetical order."""
+        self._check_open()
+        return list(self._configs())
+
+    def alter_topic(self, name: str, partitions: int | None = None, **config: Any) -> Topic:
+        """Change a topic's configuration, or add partitions (their number never shrinks).
+
+        Raises `UnknownTopicError`, `InvalidConfigError`.
+        """
+        self._check_open()
+        check_topic_name(name)
+        changes = dict(config) if partitions is None else {**config, "partitions": partitions}
+        with self._topics_lock():
+            old = self._catalog.topics().get(name)
+            if old is None:
+                raise UnknownTopicError(f"topic {name!r} does not exist")
+            new = old.altered(changes)
+            if new.partitions < old.partitions:
+                raise InvalidConfigError(
+                    f"partitions is {new.partitions}; topic {name!r} has {old.partitions}, and partitions cannot be removed"
+                )
+            for number in range(old.partitions, new.partitions):
+                self._make_directory(name, number)
+            self._catalog.alter(name, new)
+        self._catalog_bell.ring()
+        self._bell.ring()
+        return self.topic(name)
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records. Handles in every process get `UnknownTopicError`."""
+        self._check_open()
+        config = self._topic_config(check_topic_name(name))
+        with self._topics_lock():
+            logs = [self._log(name, number) for number in range(config.partitions)]
+            self._catalog.delete(name)
+            for log in logs:
+                log._lock()
+                log._mark_deleted()
+                log._unlock()
+                log.close(durable=False)
+                self._remove_directory(log.directory)
+        with self._lock:
+            for number in range(config.partitions):
+                self._logs.pop((name, number), None)
+        self._catalog_bell.ring()
+        self._bell.ring()
+
+    def delete_records(self, partition: TopicPartition, before_offset: int) -> int:
+        """Make records below `before_offset` unreadable (as Kafka's DeleteRecords); returns the new log start offset."""
+        if isinstance(before_offset, bool) or not isinstance(before_offset, int):
+            raise InvalidTypeError(f"before_offset is {type(before_offset).__name__}; an int is needed")
+        return self._log(*partition).delete_before(before_offset)
+
+    # --- producing and consuming -----------------------------------------------------------------------------------
+
+    def producer(self, **options: Any) -> Producer:
+        """A producer; see `Producer` for the options."""
+        self._check_open()
+        return Producer(self, **options)
+
+    def consumer(self, *topics: str, **options: Any) -> Consumer:
+        """A consumer of all partitions of `topics` (or of none, for `assign`); see `Consumer` for the options."""
+        self._check_open()
+        return Consumer(self, *topics, **options)
+
+    # --- upkeep ----------------------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Everything this process stored is on the disk when this returns."""
+        for log in self._open_logs():
+            if log.written and not log.deleted:
+                log.sync()
+
+    def maintain(self) -> bool:
+        """Delete what is past its retention, now. One process does it at a time: False when another one is at it."""
+        self._check_open()
+        if not self._election.try_acquire():
+            return False
+        for name, config in self._configs().items():
+            for number in range(config.partitions):
+                self._maintain_partition(name, number, config)
+        for left in self.path.glob("deleted-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        return True
+
+    def _maintain_partition(self, name: str, number: int, config: TopicConfig) -> None:
+        log = self._logs.get((name, number))
+        passing = log is None
+        try:
+            if log is None:
+                log = self._open_log(name, number, config)
+            enforce_retention(log, self.clock.time_ms())
+        except UnknownTopicError:
+            _log.debug("topic %s was deleted during maintenance", name)
+        finally:
+            if passing and log is not None:
+                log.close(durable=False)
+
+    def close(self) -> None:
+        """Flush producers, close consumers, give preallocated room back, sync (unless `fsync="never"`). May be repeated."""
+        if self._closed:
+            return
+        self._background.stop()
+        for handle in list(self._handles):
+            handle.close()
+        with self._lock:
+            self._closed = True
+            logs, self._logs = list(self._logs.values()), {}
+        try:
+            for log in logs:
+                log.close(durable=self.fsync != "never")
+        finally:
+            self._catalog.close()
+            self._election.release()
+            self._directory.close()
+            _live.discard(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def __enter__(self) -> Broker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<penstock.Broker {str(self.path)!r}{' closed' if self._closed else ''}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Broker, (str(self.path.absolute()), *self._settings)
+
+    # --- for the handles of this broker ----------------------------------------------------------------------------
+
+    @property
+    def catalog_generation(self) -> int:
+        """Changes whenever a topic was created, altered or deleted by any process."""
+        return int(self._catalog_bell.value)
+
+    def _configs(self) -> dict[str, TopicConfig]:
+        generation = self.catalog_generation
+        if generation != self._topics_generation:
+            with self._lock:
+                topics = self._catalog.topics()
+                for (name, number), log in list(self._logs.items()):
+                    if log.deleted or name not in topics:
+                        del self._logs[name, number]
+                    else:
+                        log.configure(topics[name])
+                self._topics, self._topics_generation = topics, generation
+        return self._topics
+
+    def _topic_config(self, name: str) -> TopicConfig:
+        self._check_open()
+        config = self._configs().get(name)
+        if config is None:
+            raise UnknownTopicError(f"topic {name!r} does not exist")
+        return config
+
+    def _log(self, name: str, number: int) -> PartitionLog:
+        config = self._topic_config(name)
+        log = self._logs.get((name, number))
+        if log is not None:
+            return log
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < config.partitions:
+            raise UnknownTopicError(f"partition is {number!r}; topic {name!r} has 0 to {config.partitions - 1}")
+        with self._lock:
+            log = self._logs.get((name, number))
+            if log is None:
+                log = self._logs[name, number] = self._open_log(name, number, config)
+                log.sync_each = self.fsync == "always"
+        return log
+
+    def _open_log(self, name: str, number: int, config: TopicConfig) -> PartitionLog:
+        incarnation = Incarnation(self._directory.incarnation, self._boot_id)
+        directory = self.path / f"{name}-{number}"
+        return PartitionLog(directory, name, number, self._bells, config, incarnation, self._rolled)
+
+    def _rolled(self, log: PartitionLog) -> None:
+        if log.config.retention_bytes >= 0:
+            enforce_retention(log, self.clock.time_ms())
+
+    def _open_logs(self) -> list[PartitionLog]:
+        with self._lock:
+            return list(self._logs.values())
+
+    def _register(self, handle: Any) -> None:
+        self._handles.add(handle)
+
+    def _unregister(self, handle: Any) -> None:
+        self._handles.discard(handle)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the broker of {str(self.path)!r} was closed")
+
+    def _topics_lock(self) -> FileLock:
+        return FileLock(self.path / "topics.lock")
+
+    def _make_directory(self, name: str, number: int) -> None:
+        directory = self.path / f"{name}-{number}"
+        if directory.exists():  # left by a crash in the middle of a deletion or creation: no row, so nobody's
+            self._remove_directory(directory)
+        directory.mkdir()
+
+    def _remove_directory(self, directory: Path) -> None:
+        aside = self.path / f"deleted-{uuid.uuid4().hex}"
+        directory.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.RLock()
+        self._election.release()
+        self._directory.rejoin()
+        self._catalog.after_fork()
+        for log in self._logs.values():
+            log._reset_locks()
+        for handle in list(self._handles):
+            handle._after_fork()
+        self._background = Background(self)
+
+
+def _check_interval(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidConfigError(f"{name} is {value!r}; allowed is an int of at least 1")
+
+
+def open(  # noqa: A001 - the public name, as in shelve.open and dbm.open
+    path: str | os.PathLike[str] = "penstock-data",
+    fsync: str = "interval",
+    *,
+    fsync_interval_ms: int = 1000,
+    maintenance_interval_ms: int = 30_000,
+    clock: Clock | None = None,
+) -> Broker:
+    """Open (or create) a data directory.
+
+    `fsync`: when stored records are forced to the disk: `never`, `interval` (default, every `fsync_interval_ms`) or
+    `always` (before `append` and `flush` return; callers in all threads and processes share one fsync). What survives
+    what: see the promises in the documentation. `clock`: a `penstock.VirtualClock` in tests.
+
+    Raises `DataDirectoryError`, `FormatVersionError`, `InvalidConfigError`.
+    """
+    return Broker(path, fsync, fsync_interval_ms, maintenance_interval_ms, clock)
+
+
+def _after_fork_in_child() -> None:
+    for broker in list(_live):
+        if not broker.closed:
+            broker._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
