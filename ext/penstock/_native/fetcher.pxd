@@ -21,10 +21,10 @@ cdef class PartitionReader:
 
 cdef class Fetcher:
     cdef readonly list _readers
-    cdef PartitionReader _current
+    cdef RecordCursor _cursor  # that of the reader in turn while records are iterated, else None
     cdef Py_ssize_t _turn
     cdef list _undo
-    cdef bint _busy, _closed, _woken
+    cdef bint _busy, _closed, _inside, _woken
     cdef readonly object _broker, _bell, _clock
     cdef double _slice_s
     cdef Py_ssize_t _fetch_max_bytes, _max_poll_records

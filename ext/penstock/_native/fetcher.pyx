@@ -121,15 +121,13 @@ cdef class Fetcher:
 
     def __next__(self):
         cdef object record
-        if self._current is not None and not self._busy:
-            self._busy = True
-            try:
-                record = self._current.cursor.next_record()
-            except BaseException:
-                self._failed(False)
-                self._leave()
-                raise
-            self._busy = False
+        cdef RecordCursor cursor = self._cursor
+        # Inside an open batch nothing lets go of the GIL, so no other thread can come in between. An error leaves
+        # `_inside` set, for `_start` to see: a handler here would cost every record.
+        if cursor is not None and cursor.left > 0 and not self._busy:
+            self._inside = True
+            record = cursor._advance()
+            self._inside = False
             if record is not None:
                 return record
         if self._closed:
@@ -145,22 +143,24 @@ cdef class Fetcher:
         return record
 
     cdef object _next_blocking(self):
-        """The next record, however long it takes; None once closed. `_current` is the reader it came from."""
+        """The next record, however long it takes; None once closed. `_cursor` is where it came from."""
         cdef object record, seen = None
         cdef PartitionReader reader
         while not self._closed:
             try:
-                if self._current is not None:
-                    self._current.finish()
-                    self._current = None
-                    self._advance()
-                self._start()
-                reader = self._next_reader(self._fetch_max_bytes)
+                if self._cursor is not None and not self._inside:
+                    reader = self._readers[self._turn]  # in the middle of its region
+                else:
+                    self._start()
+                    reader = self._next_reader(self._fetch_max_bytes)
                 if reader is not None:
-                    self._current = reader
-                    record = reader.cursor.next_record()
+                    record = reader.cursor._advance()
                     if record is not None:
+                        self._cursor = reader.cursor
                         return record
+                    reader.finish()
+                    self._cursor = None
+                    self._advance()
                     continue
             except BaseException:
                 self._failed(False)
@@ -314,7 +314,9 @@ cdef class Fetcher:
 
     cdef int _start(self) except -1:
         """What comes before every look for records."""
-        self._current = None
+        self._cursor = None
+        if self._inside:
+            self._failed(False)
         self._refresh_if_stale()
         if not self._readers and not self._subscribed():
             raise InvalidArgumentError("nothing is assigned: name topics when making the consumer, or call assign")
@@ -324,7 +326,8 @@ cdef class Fetcher:
         """After an error of the reader in turn: stay before the bad place, let the others go on with the next call."""
         cdef PartitionReader reader
         self._undo.clear()
-        self._current = None
+        self._cursor = None
+        self._inside = False
         if self._turn < len(self._readers):
             reader = self._readers[self._turn]
             reader.move(reader.next_position())
@@ -342,17 +345,17 @@ cdef class Fetcher:
     def _set_readers(self, list readers not None):
         """Read these from now on. Their order is the order of the turns."""
         self._readers = readers
-        self._current = None
+        self._cursor = None
         self._turn = 0
 
     def _move(self, PartitionReader reader not None, int64_t offset):
         """Continue at `offset` of that partition."""
-        self._current = None
+        self._cursor = None
         reader.move(offset)
 
     def _set_paused(self, PartitionReader reader not None, bint paused):
         """Skip that partition from now on, or no longer. What was fetched of it is kept."""
-        self._current = None
+        self._cursor = None
         reader.paused = paused
 
     # --- waiting -------------------------------------------------------------------------------------------------

@@ -1,0 +1,21 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock._native.region import Region
+
+class ColumnPart:
+    buffer: Any
+    offsets: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.int64]
+    value_starts: npt.NDArray[np.int64]
+    value_lengths: npt.NDArray[np.int64]
+    key_starts: npt.NDArray[np.int64]
+    key_lengths: npt.NDArray[np.int64]
+
+def column_parts(region: Region, from_offset: int, limit_bytes: int) -> list[ColumnPart]: ...
+def slices(buffer: Any, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[bytes | None]: ...
+def gather(
+    buffer: Any, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]: ...
