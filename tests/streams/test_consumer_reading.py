@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
 import penstock
 from penstock._native.builder import BatchBuilder
@@ -142,8 +143,9 @@ def flip_last_byte(broker: Broker, partition: TopicPartition) -> None:
     """Damage the last batch that is stored now."""
     log = broker._log(*partition)
     region = log.fetch(log.log_end_offset - 1, 1)
+    assert region is not None
     with Path(region.path).open("r+b") as file:
-        file.seek(region.position + len(memoryview(region)) - 1)
+        file.seek(region.position + len(region) - 1)
         byte = file.read(1)
         file.seek(-1, 1)
         file.write(bytes([byte[0] ^ 1]))
@@ -189,7 +191,7 @@ def test_damage_is_raised_until_a_seek_passes_it_by_iteration(damaged: Broker) -
 
 def test_damage_is_raised_until_a_seek_passes_it_by_batches(damaged: Broker) -> None:
     with damaged.consumer("orders") as consumer:
-        got: list[bytes] = []
+        got: list[bytes | None] = []
         errors = 0
         for _ in range(5):
             try:
@@ -201,3 +203,37 @@ def test_damage_is_raised_until_a_seek_passes_it_by_batches(damaged: Broker) -> 
         assert consumer.position(ZERO) == 2
         consumer.seek(ZERO, 4)
         assert [batch.values() for batch in consumer.poll_batches(timeout=0)] == [[b"4"]]
+
+
+def contradictory_batch() -> bytes:
+    """Three records, the second of which claims a longer value than there is; its CRC is right."""
+    batch = BatchBuilder()
+    for value in (b"0", b"1", b"2"):
+        batch.append(value, None, None, 1000)
+    batch.seal()
+    data = bytearray(memoryview(batch))
+    data[61 + 8 + 5] = 126  # header, first record, length to key length of the second
+    data[17:21] = crc32c(data[21:]).to_bytes(4, "big")
+    return bytes(data)
+
+
+def test_a_contradiction_inside_a_batch_is_raised_until_a_seek_passes_it(broker: Broker) -> None:
+    broker._log(*ZERO).append(contradictory_batch())
+    store(broker, ZERO, b"3")
+    store(broker, ONE, b"other")
+    with broker.consumer("orders") as consumer:
+        assert next(consumer).value == b"0"
+        with pytest.raises(CorruptionError):
+            next(consumer)
+        assert consumer.position(ZERO) == 1
+        assert next(consumer).value == b"other"
+        for _ in range(2):
+            with pytest.raises(CorruptionError):
+                next(consumer)
+            with pytest.raises(CorruptionError):
+                consumer.poll(timeout=0)
+            with pytest.raises(CorruptionError):
+                consumer.poll_batches(timeout=0)
+        assert consumer.position(ZERO) == 1
+        consumer.seek(ZERO, 3)
+        assert next(consumer).value == b"3"

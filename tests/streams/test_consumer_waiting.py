@@ -44,7 +44,7 @@ class Background:
     def _run(self) -> None:
         try:
             self._value = self._action()
-        except BaseException as error:  # noqa: BLE001 - handed to the thread that asks for the result
+        except BaseException as error:  # handed to the thread that asks for the result
             self._error = error
 
     def result(self) -> Any:
@@ -122,7 +122,8 @@ def test_close_from_another_thread_ends_iteration(broker: Broker) -> None:
 
 def test_closing_the_broker_ends_iteration(tmp_path: Path) -> None:
     broker = penstock.open(tmp_path / "other", fsync="never")
-    consumer = broker.consumer(broker.create_topic("orders").name)
+    broker.create_topic("orders")
+    consumer = broker.consumer("orders")
     reading = Background(lambda: list(consumer))
     wait_until_blocked(consumer)
     broker.close()
@@ -184,7 +185,9 @@ def test_a_blocked_reader_burns_no_processor(broker: Broker) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="sends a signal to this thread")
-@pytest.mark.parametrize("read", [lambda c: next(c), lambda c: c.poll(timeout=None), lambda c: c.poll_batches(timeout=None)])
+@pytest.mark.parametrize(
+    "read", [lambda c: next(c), lambda c: c.poll(timeout=None), lambda c: c.poll_batches(timeout=None)]
+)
 def test_an_interrupt_ends_the_wait_and_loses_nothing(broker: Broker, read: Callable[[Consumer], Any]) -> None:
     main = threading.main_thread().ident
     assert main is not None

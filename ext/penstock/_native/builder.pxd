@@ -10,7 +10,6 @@ cdef class BatchBuilder:
     cdef Py_ssize_t sealed_size
     cdef const char *shown
     cdef Py_ssize_t shown_size
-    cdef int exports
     cdef readonly Py_ssize_t size_bytes
     cdef readonly int32_t count
     cdef readonly int64_t base_timestamp_ms
@@ -20,5 +19,5 @@ cdef class BatchBuilder:
         self, const char *value, Py_ssize_t value_length, const char *key, Py_ssize_t key_length,
         const char *headers, Py_ssize_t headers_size, int32_t header_count, int64_t timestamp_ms,
     ) noexcept nogil
-    cdef object crc_of(self, const char *start, Py_ssize_t size, object crc)
+    cdef int write_crc(self) except -1
     cdef void reset_fast(self) noexcept

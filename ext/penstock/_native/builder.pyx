@@ -15,10 +15,11 @@ from penstock._native.format cimport *
 
 from crc32c import crc32c as _crc32c
 
-from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.errors import InvalidArgumentError, InvalidTypeError, RecordTooLargeError
 
 cdef enum:
-    CHUNK = 4096
+    CHUNK = 512
+    BATCH_BYTES_MAX = 0x7FFFFFFF  # the length field is a signed 32-bit integer
 
 cdef object _compress = None
 
@@ -76,6 +77,8 @@ cdef class BatchBuilder:
             return -1
         self.data = grown
         self.capacity = capacity
+        self.sealed = NULL  # it may have been in the memory that moved
+        self.sealed_size = 0
         return 0
 
     cdef int append_raw(
@@ -162,7 +165,7 @@ cdef class BatchBuilder:
         cdef int rc = 0
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
         try:
-            if width < 0 or start < 0 or stop * width > view.len:
+            if width < 0 or start < 0 or (width and stop > view.len // width):
                 raise InvalidArgumentError(f"items {start} to {stop} of {width} bytes are not in a buffer of {view.len} bytes")
             with nogil:
                 while start < stop and self.size_bytes < limit_bytes and rc == 0:
@@ -208,6 +211,8 @@ cdef class BatchBuilder:
         cdef bytes packed
         if self.count == 0:
             raise InvalidArgumentError("an empty batch cannot be stored: it has 0 records, 1 or more are needed")
+        if payload > BATCH_BYTES_MAX - BATCH_HEADER_BYTES:
+            raise RecordTooLargeError(f"the batch has {self.size_bytes} bytes; at most {BATCH_BYTES_MAX} are allowed")
         if codec:
             if _compress is None:
                 raise InvalidArgumentError(f"codec is {codec}; no compressor is registered")
@@ -237,7 +242,7 @@ cdef class BatchBuilder:
         store_be32(out + BATCH_COUNT, <uint32_t>self.count)
         self.sealed = out
         self.sealed_size = payload + BATCH_HEADER_BYTES
-        self._write_crc()
+        self.write_crc()
 
     def set_log_append_time(self, int64_t timestamp_ms):
         """Stamp the sealed batch with the time at which it is stored (LogAppendTime)."""
@@ -247,19 +252,18 @@ cdef class BatchBuilder:
         store_be16(out + BATCH_ATTRIBUTES, load_be16(out + BATCH_ATTRIBUTES) | ATTRIBUTE_LOG_APPEND_TIME)
         store_be64(out + BATCH_MAX_TIMESTAMP, <uint64_t>timestamp_ms)
         self.max_timestamp_ms = timestamp_ms
-        self._write_crc()
+        self.write_crc()
 
-    cdef object crc_of(self, const char *start, Py_ssize_t size, object crc):
-        self.shown = start
-        self.shown_size = size
+    cdef int write_crc(self) except -1:
+        cdef uint32_t crc
+        self.shown = self.sealed + BATCH_ATTRIBUTES
+        self.shown_size = self.sealed_size - BATCH_ATTRIBUTES
         try:
-            return _crc32c(self)
+            crc = _crc32c(self)
         finally:
             self.shown = NULL
-
-    def _write_crc(self):
-        cdef uint32_t crc = self.crc_of(self.sealed + BATCH_ATTRIBUTES, self.sealed_size - BATCH_ATTRIBUTES, 0)
         store_be32(<char *>self.sealed + BATCH_CRC, crc)
+        return 0
 
     def __len__(self):
         return self.sealed_size
@@ -337,13 +341,18 @@ def encode_headers(headers):
         name, value = pair
         if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"headers[{count}] ({name!r}) has a value of type {type(value).__name__}; bytes or None are needed")
-        raw = name.encode("utf-8", "strict")
+        try:
+            raw = name.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidArgumentError(f"headers[{count}] has the name {name!r}; valid Unicode is needed") from error
+        if value is not None:
+            value = bytes(value)
         end = varint_write(scratch, len(raw))
         parts.append(scratch[:end - scratch])
         parts.append(raw)
         end = varint_write(scratch, -1 if value is None else len(value))
         parts.append(scratch[:end - scratch])
         if value is not None:
-            parts.append(bytes(value))
+            parts.append(value)
         count += 1
     return b"".join(parts), count

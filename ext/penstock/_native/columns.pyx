@@ -120,6 +120,7 @@ def column_parts(Region region not None, int64_t from_offset, Py_ssize_t limit_b
 
 cdef ColumnPart _part(object buffer, object array, Py_ssize_t used):
     cdef ColumnPart part = ColumnPart.__new__(ColumnPart)
+    array.setflags(write=False)  # the columns are trusted as indices into the buffer
     part.buffer = buffer
     part.offsets = array[0, :used]
     part.timestamps = array[1, :used]

@@ -37,6 +37,7 @@ cdef class Fetcher:
     cdef int _collect(self, list out, Py_ssize_t limit) except -1
     cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1
     cdef int _take_batches(self, PartitionReader reader, list out) except -1
+    cdef list _split_region(self, PartitionReader reader)
     cdef int _failed(self, bint delivered) except -1
     cdef void _rewind(self) noexcept
     cdef double _deadline(self, timeout) except? -2.0

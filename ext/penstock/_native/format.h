@@ -42,6 +42,7 @@
 /* A record without its key, value and headers never takes more: length 5, attributes 1, timestamp 10, offset 5,
  * three counts of 5. */
 #define RECORD_OVERHEAD_MAX 36
+#define RECORD_BYTES_MIN 7 /* a record of nulls: seven fields of one byte */
 
 static inline uint16_t load_be16(const void *p) { uint16_t v; memcpy(&v, p, 2); return __builtin_bswap16(v); }
 static inline uint32_t load_be32(const void *p) { uint32_t v; memcpy(&v, p, 4); return __builtin_bswap32(v); }
@@ -55,12 +56,16 @@ static inline uint64_t zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t
 static inline int varint_size(int64_t value) {
     uint64_t v = zigzag(value);
     int size = 1;
+    if (v < 0x80) return 1;
+    if (v < 0x4000) return 2;
     while (v >= 0x80) { v >>= 7; size++; }
     return size;
 }
 
 static inline char *varint_write(char *p, int64_t value) {
     uint64_t v = zigzag(value);
+    if (v < 0x80) { *p = (char)v; return p + 1; }
+    if (v < 0x4000) { p[0] = (char)(v | 0x80); p[1] = (char)(v >> 7); return p + 2; }
     while (v >= 0x80) { *p++ = (char)(v | 0x80); v >>= 7; }
     *p++ = (char)v;
     return p;
@@ -70,6 +75,11 @@ static inline char *varint_write(char *p, int64_t value) {
 static inline const char *varint_read(const char *p, const char *end, int most, int64_t *value) {
     uint64_t v = 0;
     int shift = 0;
+    if (p < end && (unsigned char)*p < 0x80) { /* most lengths and deltas take one byte */
+        v = (unsigned char)*p;
+        *value = (int64_t)(v >> 1) ^ -(int64_t)(v & 1);
+        return p + 1;
+    }
     while (p < end && most-- > 0) {
         unsigned char byte = (unsigned char)*p++;
         v |= (uint64_t)(byte & 0x7f) << shift;

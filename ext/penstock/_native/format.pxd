@@ -28,6 +28,7 @@ cdef extern from "format.h" nogil:
         INDEX_INTERVAL_BYTES
         VARINT_MAX_BYTES
         RECORD_OVERHEAD_MAX
+        RECORD_BYTES_MIN
 
     ctypedef struct record_fields:
         int64_t timestamp_delta

@@ -36,6 +36,7 @@ cdef class BatchWalker:
     cdef readonly object payload_owner
     cdef const char *payload
     cdef const char *payload_end
+    cdef int64_t least_offset
     cdef readonly int64_t base_offset
     cdef readonly int64_t base_timestamp
     cdef readonly int64_t max_timestamp

@@ -16,6 +16,9 @@ from crc32c import crc32c as _crc32c
 
 from penstock.errors import CorruptionError
 
+cdef enum:
+    OFFSET_MAX = 0x7FFFFFFFFFFFFFFE
+
 cdef object _decompress = None
 DECOMPRESSED_LIMIT_BYTES = 64 << 20
 
@@ -138,7 +141,6 @@ cdef class _Window:
         return self.size
 
     def __getbuffer__(self, Py_buffer *view, int flags):
-
         PyBuffer_FillInfo(view, self, <void *>self.data, self.size, 1, flags)
 
     def __releasebuffer__(self, Py_buffer *view):
@@ -161,7 +163,7 @@ cdef class BatchWalker:
     cdef int advance(self) except -1:
         """Open the next batch. 1, or 0 at the end of the region."""
         cdef const char *p = self.next_batch
-        cdef int64_t size
+        cdef int64_t size, most
         cdef uint32_t stored, computed
         cdef int attributes
         cdef _Window window
@@ -190,16 +192,20 @@ cdef class BatchWalker:
         self.base_timestamp = <int64_t>load_be64(p + BATCH_BASE_TIMESTAMP)
         self.max_timestamp = <int64_t>load_be64(p + BATCH_MAX_TIMESTAMP)
         self.count = <int32_t>load_be32(p + BATCH_COUNT)
-        if self.base_offset < 0 or self.last_offset_delta < 0 or self.count < 0 or self.count > self.last_offset_delta + 1:
+        if self.last_offset_delta < 0 or self.count < 0 or self.count > self.last_offset_delta + 1:
             raise self.corrupt("a batch header contradicts itself", f"at most {self.last_offset_delta + 1} records", self.count)
+        if self.base_offset < self.least_offset or self.base_offset > OFFSET_MAX - self.last_offset_delta:
+            raise self.corrupt("a base offset is out of order", f"{self.least_offset} or more", self.base_offset)
         if self.codec:
             self._unpack(p, size)
         else:
             self.payload = p + BATCH_HEADER_BYTES
             self.payload_end = p + size
             self.payload_owner = None
-        if self.count > self.payload_end - self.payload:
-            raise self.corrupt("a batch claims more records than it has bytes", self.payload_end - self.payload, self.count)
+        most = (self.payload_end - self.payload) // RECORD_BYTES_MIN
+        if self.count > most:
+            raise self.corrupt("a batch claims more records than it has bytes", f"at most {most} records", self.count)
+        self.least_offset = self.base_offset + self.last_offset_delta + 1
         self.batch = p
         self.next_batch = p + size
         return 1
@@ -264,12 +270,12 @@ cdef class RecordCursor:
             after = record_read(self.next_byte, walker.payload_end, &fields)
             if after == NULL or fields.offset_delta < 0 or fields.offset_delta > walker.last_offset_delta:
                 raise self._broken(walker.count - self.left)
-            self.next_byte = after
-            self.left -= 1
-            offset = walker.base_offset + fields.offset_delta
-            if self.left == 0 and after != walker.payload_end:
+            if self.left == 1 and after != walker.payload_end:
                 raise self._broken(walker.count)
+            offset = walker.base_offset + fields.offset_delta
             if offset < self.from_offset:
+                self.next_byte = after
+                self.left -= 1
                 continue
             record = Record.__new__(Record)
             record.source = self.source
@@ -281,6 +287,8 @@ cdef class RecordCursor:
                 record.value = PyBytes_FromStringAndSize(fields.value, fields.value_length)
             if fields.header_count:
                 record.pairs = self._headers(&fields)
+            self.next_byte = after  # only now: a record that cannot be read is refused again by the next call
+            self.left -= 1
             self.next_offset = offset + 1
             if self.left == 0:
                 self.next_offset = walker.base_offset + walker.last_offset_delta + 1
@@ -293,24 +301,23 @@ cdef class RecordCursor:
         for i in range(fields.header_count):
             p = varint_read(p, fields.end, VARINT_MAX_BYTES, &length)
             if p == NULL or length < 0 or length > fields.end - p:
-                raise self._broken(self.walker.count - self.left - 1)
+                raise self._broken(self.walker.count - self.left)
             name = p[:length].decode("utf-8", "surrogateescape")
             p = varint_read(p + length, fields.end, VARINT_MAX_BYTES, &length)
             if p == NULL or length < -1 or length > fields.end - p:
-                raise self._broken(self.walker.count - self.left - 1)
+                raise self._broken(self.walker.count - self.left)
             if length < 0:
                 pairs.append((name, None))
             else:
                 pairs.append((name, PyBytes_FromStringAndSize(p, length)))
                 p += length
         if p != fields.end:
-            raise self._broken(self.walker.count - self.left - 1)
+            raise self._broken(self.walker.count - self.left)
         return tuple(pairs)
 
     cdef object _broken(self, int64_t number):
         cdef BatchWalker walker = self.walker
         cdef int64_t position = walker.region.position + (walker.batch - walker.region.data)
-        self.left = 0
         return CorruptionError(
             f"record {number} of the batch contradicts its size", walker.region.path, position, f"{walker.count} whole records", "other bytes"
         )

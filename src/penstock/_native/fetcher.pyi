@@ -1,18 +1,22 @@
-from collections.abc import Iterable
-from typing import Any
+from typing import Self, TypeVar
 
 from penstock._native.partition import Bell
 from penstock._native.records import Record
+from penstock._native.region import Region
 from penstock.clock import Clock
 from penstock.storage.partition_log import PartitionLog
 from penstock.streams.broker import Broker
 from penstock.streams.record_batch import RecordBatch
 from penstock.streams.topic_partition import TopicPartition
 
+_F = TypeVar("_F", bound=Fetcher)
+
+def native_iteration(subclass: type[_F]) -> type[_F]: ...
+
 class PartitionReader:
     partition: TopicPartition
     log: PartitionLog
-    region: Any
+    region: Region | None
     paused: bool
     def __init__(
         self, partition: TopicPartition, log: PartitionLog, offset: int, decompressed_limit_bytes: int
@@ -27,7 +31,7 @@ class Fetcher:
     _readers: list[PartitionReader]
     _generation: int | None
     def __init__(self, broker: Broker, fetch_max_bytes: int, max_poll_records: int) -> None: ...
-    def __iter__(self) -> Fetcher: ...
+    def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
     def poll(self, max_records: int | None = None, timeout: float | None = 1.0) -> list[Record]: ...
     def poll_batches(self, timeout: float | None = 1.0, max_bytes: int | None = None) -> list[RecordBatch]: ...
@@ -45,5 +49,7 @@ class Fetcher:
     def _set_paused(self, reader: PartitionReader, paused: bool) -> None: ...
     def _refresh(self) -> None: ...
     def _subscribed(self) -> bool: ...
-    def _split(self, region: Any, topic: str, partition: int, from_offset: int) -> Iterable[RecordBatch]: ...
+    def _split(
+        self, region: Region, topic: str, partition: int, from_offset: int, limit_bytes: int
+    ) -> list[RecordBatch]: ...
     def _out_of_range(self, reader: PartitionReader) -> None: ...

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +9,7 @@ from typer.core import TyperGroup
 
 import penstock
 from penstock.cli import bench, consume, demo, dump, produce, repair, topics, verify
-from penstock.cli.output import print_error
+from penstock.cli.output import discard_stdout, print_error
 
 
 class _Commands(TyperGroup):
@@ -23,7 +21,7 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt as error:
             raise typer.Exit(130) from error
         except BrokenPipeError as error:  # the reader of our output had enough, as in `penstock consume orders | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            discard_stdout()
             raise typer.Exit(0) from error
         except (penstock.PenstockError, OSError) as error:
             print_error(str(error))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def split_ranges(path: Path, parts: int, start: int = 0, quoted: bool = False) -
     targets = [start + (size - start) * part // parts for part in range(1, parts)]
     cuts = _quoted_cuts(path, targets, start) if quoted else _plain_cuts(path, targets)
     edges = sorted({start, size, *(cut for cut in cuts if start < cut < size)})
-    return list(zip(edges, edges[1:], strict=False))
+    return list(itertools.pairwise(edges))
 
 
 def _plain_cuts(path: Path, targets: list[int]) -> list[int]:
@@ -107,4 +108,4 @@ def open_range(path: str, start: int) -> BinaryIO:
     """The file, unbuffered, at byte `start`."""
     file = open(path, "rb", buffering=0)  # noqa: SIM115 - the caller closes it
     file.seek(start, os.SEEK_SET)
-    return file  # type: ignore[return-value]  # a FileIO reads bytes
+    return file

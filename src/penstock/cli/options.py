@@ -22,7 +22,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 Processes = Annotated[int, typer.Option("--processes", min=1, max=256, help="Worker processes.")]
 Config = Annotated[
     list[str] | None,
-    typer.Option("--config", metavar="NAME=VALUE", help="Topic configuration, such as retention_ms=3600000. May be repeated."),
+    typer.Option("--config", metavar="NAME=VALUE", help="Topic configuration, as retention_ms=3600000; repeatable."),
 ]
 DATA_DEFAULT = Path("penstock-data")
 
@@ -47,7 +47,7 @@ def existing(data: Path) -> Path:
 
 
 def parse_config(settings: Iterable[str] | None) -> dict[str, Any]:
-    """`name=value` pairs as keyword arguments for `create_topic`. Kafka's dotted names are taken too (`retention.ms`)."""
+    """`name=value` pairs as arguments for `create_topic`. Kafka's dotted names are taken too (`retention.ms`)."""
     integers = {field.name for field in dataclasses.fields(penstock.TopicConfig) if field.type in (int, "int")}
     config: dict[str, Any] = {}
     for setting in settings or ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,13 @@ def stdout() -> Console:
 def stderr() -> Console:
     """The console for notes and progress."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def discard_stdout() -> None:
+    """After a broken pipe: what is still buffered goes nowhere, so that the interpreter ends quietly."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def print_error(message: str) -> None:

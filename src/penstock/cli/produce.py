@@ -28,21 +28,25 @@ def produce(
         Path, typer.Argument(exists=True, dir_okay=False, readable=True, allow_dash=True, help="The input; - is stdin.")
     ],
     data: Data = DATA_DEFAULT,
-    key: Annotated[str | None, typer.Option("--key", metavar="FIELD", help="Field of a CSV or JSONL row that is its key.")] = None,
-    record_format: Annotated[RecordFormat, typer.Option("--format", help="How the input is cut; auto: by its suffix.")] = (
-        RecordFormat.AUTO
-    ),
-    partitions: Annotated[
-        int | None, typer.Option("--partitions", min=1, max=MAX_PARTITIONS, help="Partitions of a topic that is made now.  [default: 3]")
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="FIELD", help="Field of a CSV or JSONL row to use as key.")
     ] = None,
-    compression: Annotated[Compression | None, typer.Option("--compression", help="Codec of the stored batches.")] = None,
+    record_format: Annotated[
+        RecordFormat, typer.Option("--format", help="How the input is cut; auto: by its suffix.")
+    ] = (RecordFormat.AUTO),
+    partitions: Annotated[
+        int | None, typer.Option("--partitions", min=1, max=MAX_PARTITIONS, help="Partitions of a new topic (3).")
+    ] = None,
+    compression: Annotated[
+        Compression | None, typer.Option("--compression", help="Codec of the stored batches.")
+    ] = None,
     processes: Processes = 1,
     json: Json = False,
 ) -> None:
     """Store each line of FILE (each row of a CSV, as a JSON object) as a record of TOPIC.
 
-    A line is what stands between line feeds; blank lines of JSONL are skipped. Several processes store several parts of the
-    file at the same time, so its order is kept within each part.
+    A line is what stands between line feeds; blank lines of JSONL are skipped. Several processes store several parts of
+    the file at the same time, so its order is kept within each part.
     """
     chosen = format_of(str(file)) if record_format is RecordFormat.AUTO else record_format
     if key is not None and chosen is RecordFormat.LINES:
@@ -58,7 +62,8 @@ def produce(
     size_bytes = sum(outcome.result["size_bytes"] for outcome in outcomes)
     seconds = seconds_of(outcomes)
     if json:
-        print_json({"topic": topic, "records": records, "size_bytes": size_bytes, "seconds": seconds, "processes": len(jobs)})
+        totals = {"records": records, "size_bytes": size_bytes, "seconds": seconds}
+        print_json({"topic": topic, **totals, "processes": len(jobs)})
     else:
         say(f"stored {rate_text(records, size_bytes, seconds)} ({len(jobs)} process{'es' * (len(jobs) > 1)})")
 
@@ -80,7 +85,8 @@ def plan(
         with contextlib.nullcontext(sys.stdin.buffer) if stdin else open_range(str(file), 0) as reader:
             header, start = read_header(reader)
         if key is not None and key not in header:
-            raise typer.BadParameter(f"no field {key!r}; the header has {', '.join(header) or 'no fields'}", param_hint="--key")
+            known = ", ".join(header) or "no fields"
+            raise typer.BadParameter(f"no field {key!r}; the header has {known}", param_hint="--key")
     ranges: list[tuple[int, int | None]] = [(start, None)]
     if not stdin:
         size = file.stat().st_size

@@ -21,7 +21,7 @@ class Report(Protocol):
 class ProgressBar:
     """A bar with throughput: `with ProgressBar("storing", total) as bar: bar.update(done, records, size_bytes)`.
 
-    `total`: what `done` counts to; None when it is not known. Shows nothing when `enabled` is False or stderr is no terminal.
+    `total`: what `done` counts to; None when it is not known. Shows nothing unless `enabled` and stderr is a terminal.
     """
 
     def __init__(self, label: str, total: int | None, enabled: bool = True) -> None:

@@ -145,7 +145,7 @@ def _parse_csv(blocks: Iterable[bytes], header: list[str], key_field: str | None
     width, told = len(header), 0
     encode = msgspec.json.Encoder().encode
     try:
-        while rows := [row for row in itertools.islice(reader, CSV_ROWS)]:
+        while rows := list(itertools.islice(reader, CSV_ROWS)):
             rows = [row for row in rows if row]
             if any(len(row) != width for row in rows):
                 bad = next(row for row in rows if len(row) != width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -15,6 +15,7 @@ import msgspec
 
 from penstock import PenstockError
 from penstock.cli import check_task, consume_task, produce_task
+from penstock.cli.output import discard_stdout
 from penstock.cli.progress import Report
 
 REPORT_EVERY_S = 0.05
@@ -55,8 +56,11 @@ def main(task: str, tell_fd: int) -> int:
         result = TASKS[task](job, report)
         tell({"progress": [result["records"], result["size_bytes"]]})
         tell(Outcome(result, started, time.monotonic()))
-    except BrokenPipeError:
-        return 1  # nobody reads our output any more
+    except BrokenPipeError:  # nobody reads our output any more, or the command itself is gone
+        discard_stdout()
+        with contextlib.suppress(BrokenPipeError):
+            tell({"broken_pipe": True})
+        return 1
     except (PenstockError, OSError) as error:
         tell({"error": str(error)})
         return 1
@@ -68,12 +72,9 @@ def main(task: str, tell_fd: int) -> int:
 def _stop_when_left_alone() -> None:
     while os.read(0, 1024):
         pass
-    if hasattr(signal, "pthread_kill"):
-        main_thread = threading.main_thread().ident
-        assert main_thread is not None
-        signal.pthread_kill(main_thread, signal.SIGINT)  # to that thread, so that a blocking wait in it ends
-    else:
-        _thread.interrupt_main()
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+    signal.pthread_kill(main_thread, signal.SIGINT)  # to that thread, so that a blocking wait in it ends
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Running a task in several worker processes, each of which opens the same data directory.
 
-A worker is `python -m penstock.cli.worker`: it reads its job as one JSON line from stdin, writes progress and its result as
-JSON lines to a pipe, and stops as after Ctrl-C when its stdin ends, so that no worker outlives the command. One job alone is
-done in this process.
+A worker is `python -m penstock.cli.worker`: it reads its job as one JSON line from stdin, writes progress and its
+result as JSON lines to a pipe, and stops as after Ctrl-C when its stdin ends, so that no worker outlives the command.
+One job alone is done in this process.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from penstock import PenstockError
+from penstock.cli.progress import Report
 from penstock.cli.worker import TASKS, Outcome
 
 _POLL_S = 0.05
 _STOP_S = 10.0
-OnProgress = Callable[[int, int], None]
 
 
 class WorkerError(PenstockError, RuntimeError):
     """A worker process failed; the message is its error."""
 
 
-def run_jobs(task: str, jobs: list[dict[str, Any]], on_progress: OnProgress | None = None) -> list[Outcome]:
+def run_jobs(task: str, jobs: list[dict[str, Any]], on_progress: Report | None = None) -> list[Outcome]:
     """Do `task` once for each job, at the same time; the outcomes in the order of the jobs.
 
-    `on_progress(records, size_bytes)` is called with the totals of all workers. Raises `WorkerError` (the other workers are
-    stopped; what they stored stays stored), `KeyboardInterrupt` after the workers stopped.
+    `on_progress(records, size_bytes)` is called with the totals of all workers. Raises `WorkerError` (the other workers
+    are stopped; what they stored stays stored), `BrokenPipeError`, `KeyboardInterrupt` after the workers stopped.
     """
     report = on_progress or (lambda records, size_bytes: None)
     if len(jobs) == 1:
@@ -68,6 +69,7 @@ class _Worker:
         self._number = number
         self._outcome: Outcome | None = None
         self._error: str | None = None
+        self._broken_pipe = False
         listen, tell = os.pipe()
         try:
             self.process = subprocess.Popen(
@@ -100,15 +102,20 @@ class _Worker:
                     self.records, self.size_bytes = message["progress"]
                 elif "error" in message:
                     self._error = message["error"]
+                elif "broken_pipe" in message:
+                    self._broken_pipe = True
                 else:
                     self._outcome = msgspec.convert(message, Outcome)
 
     def check(self) -> None:
         """Raise `WorkerError` if this worker failed."""
+        if self._broken_pipe:
+            raise BrokenPipeError
         if self._error is not None:
             raise WorkerError(self._error)
         if not self.running and self._outcome is None:
-            raise WorkerError(f"worker process {self._number} ended with code {self.process.wait()} before its work was done")
+            code = self.process.wait()
+            raise WorkerError(f"worker process {self._number} ended with code {code} before its work was done")
 
     def outcome(self) -> Outcome:
         """The result; `running` must be False."""
@@ -140,10 +147,7 @@ def _stop(workers: list[_Worker]) -> None:
 
 
 @contextlib.contextmanager
-def shared_lock_file(directory: str | None = None) -> Iterator[int]:
+def shared_lock_file() -> Iterator[int]:
     """The descriptor of a nameless file that worker processes lock in turn (pass it on in the job's `pass_fds`)."""
-    import tempfile
-
-    with tempfile.TemporaryFile(dir=directory) as file:
-        os.set_inheritable(file.fileno(), True)
+    with tempfile.TemporaryFile() as file:
         yield file.fileno()

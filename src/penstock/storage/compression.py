@@ -89,11 +89,9 @@ def _lz4(view: memoryview, limit_bytes: int) -> bytes:
     claimed = lz4.frame.get_frame_info(view)["content_size"]
     if claimed > limit_bytes:
         raise _too_large(limit_bytes, claimed)
-    if claimed:
-        plain: bytes = lz4.frame.decompress(view)
-        return plain
     context = lz4.frame.LZ4FrameDecompressor()
-    plain = context.decompress(view, max_length=limit_bytes + 1)
+    # the room given is what bounds the work: a frame may hold far more than it claims
+    plain: bytes = context.decompress(view, max_length=(claimed or limit_bytes) + 1)
     if not context.eof:
         if len(plain) > limit_bytes:
             raise _too_large(limit_bytes, f"more than {limit_bytes}")
@@ -115,6 +113,8 @@ def _zstd(view: memoryview, limit_bytes: int) -> bytes:
     if claimed > limit_bytes:
         raise _too_large(limit_bytes, claimed)
     whole = library.ZstdDecompressor(max_window_size=1 << 27)
+    if claimed > 0:
+        return bytes(whole.decompress(view, max_output_size=claimed))
     with whole.stream_reader(view, read_across_frames=False) as reader:
         plain = bytes(reader.read(limit_bytes + 1))
     if len(plain) <= limit_bytes and not 0 <= claimed <= len(plain):

@@ -1,14 +1,14 @@
 """The consumer: reads the records of assigned partitions in order, from where the caller wants.
 
-Positions live in this object only (no group). Order: each partition's records come in offset order; partitions take turns
-fetch by fetch. A position is always the offset of the next undelivered record, after any mix of iteration, `poll`,
-`poll_batches` and seeks, and after an error or an interrupt.
+Positions live in this object only (no group). Order: each partition's records come in offset order; partitions take
+turns fetch by fetch. A position is always the offset of the next undelivered record, after any mix of iteration,
+`poll`, `poll_batches` and seeks, and after an error or an interrupt.
 
 A damaged batch raises `CorruptionError` each time its partition's turn comes, until a seek passes it; the other
 partitions deliver in the calls between.
 
-Thread and process safety: one thread at a time (a second one gets `LockedError`), except `close` and `wakeup`. The child of
-a fork carries on from its copy of the positions.
+Thread and process safety: one thread at a time (a second one gets `LockedError`), except `close` and `wakeup`. The
+child of a fork carries on from its copy of the positions.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-from penstock._native.fetcher import Fetcher, PartitionReader
+from penstock._native.fetcher import Fetcher, PartitionReader, native_iteration
 from penstock._native.records import DECOMPRESSED_LIMIT_BYTES
 from penstock.errors import InvalidArgumentError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
 from penstock.streams.offset_reset import OffsetReset
-from penstock.streams.record_batch import record_batches
+from penstock.streams.record_batch import RecordBatch, record_batches
 from penstock.streams.topic_partition import OffsetAndTimestamp, TopicPartition, checked_partition
 
 if TYPE_CHECKING:
+    from penstock._native.region import Region
     from penstock.storage.partition_log import PartitionLog
     from penstock.streams.broker import Broker
 
@@ -52,20 +53,21 @@ def _exclusive(method: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenat
     return call
 
 
+@native_iteration
 class Consumer(Fetcher):
     """Reads topics of a broker; made by `broker.consumer(*topics, ...)`.
 
     - `topics`: read all their partitions, also those added later. Without topics, call `assign`.
     - `auto_offset_reset`: where to start, and where to go on when the position is not in the log any more: "earliest"
-      (default), "latest", "by_duration:PT1H" (ISO-8601: as far back as that) or "none" (`OffsetOutOfRangeError`; seek first).
-      A partition that is added to a topic later is read from its beginning, also by "latest".
-    - `fetch_max_bytes`: stored bytes taken from a partition at a time (default 1 MiB; a larger batch is still taken whole).
+      (default), "latest", "by_duration:PT1H" (ISO-8601: as far back as that) or "none" (`OffsetOutOfRangeError`; seek
+      first). A partition that is added to a topic later is read from its beginning, also by "latest".
+    - `fetch_max_bytes`: stored bytes taken from a partition at a time (default 1 MiB; a larger batch is taken whole).
     - `max_poll_records`: default of `poll(max_records)` (500).
 
     Raises `UnknownTopicError`, `InvalidConfigError`, `InvalidTypeError`.
 
-    `for record in consumer` blocks for more records until `close` is called (by any thread) or the broker is closed, and
-    then ends; Ctrl-C raises `KeyboardInterrupt` and loses nothing.
+    `for record in consumer` blocks for more records until `close` is called (by any thread) or the broker is closed,
+    and then ends; Ctrl-C raises `KeyboardInterrupt` and loses nothing.
     """
 
     def __init__(
@@ -132,7 +134,10 @@ class Consumer(Fetcher):
 
     @_exclusive
     def position(self, partition: TopicPartition) -> int:
-        """Offset of the next record to be delivered. `OffsetOutOfRangeError` when the policy is "none" and no seek came."""
+        """Offset of the next record to be delivered.
+
+        Raises `OffsetOutOfRangeError` when `auto_offset_reset` is "none" and no seek came.
+        """
         reader = self._reader(partition)
         if reader.position < 0:
             raise OffsetOutOfRangeError(self._no_position(reader))
@@ -140,7 +145,10 @@ class Consumer(Fetcher):
 
     @_exclusive
     def seek(self, partition: TopicPartition, offset: int) -> None:
-        """Continue an assigned partition at `offset` (>= 0). If it is not in the log, the next read applies the policy."""
+        """Continue an assigned partition at `offset` (>= 0).
+
+        If that is not in the log, the next read applies `auto_offset_reset`.
+        """
         checked = _checked_int("offset", offset, 0, _OFFSET_MAX)
         self._move(self._reader(partition), checked)
 
@@ -158,7 +166,10 @@ class Consumer(Fetcher):
 
     @_exclusive
     def seek_to_timestamp(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Continue at the first record with a timestamp >= `timestamp_ms` (the end when there is none); returns the offset."""
+        """Continue at the first record with a timestamp >= `timestamp_ms`, at the end when there is none.
+
+        Returns the offset.
+        """
         checked = _checked_int("timestamp_ms", timestamp_ms, 0, _OFFSET_MAX)
         reader = self._reader(partition)
         found = reader.log.offset_for_timestamp(checked)
@@ -193,9 +204,9 @@ class Consumer(Fetcher):
     def offsets_for_times(
         self, timestamps_ms: Mapping[TopicPartition, int]
     ) -> dict[TopicPartition, OffsetAndTimestamp | None]:
-        """First record with a timestamp >= the given one, of each partition, assigned or not; None when there is none."""
+        """First record with a timestamp >= the given one, of each partition, assigned or not; None if there is none."""
         if not isinstance(timestamps_ms, Mapping):
-            raise InvalidTypeError(f"timestamps_ms is {type(timestamps_ms).__name__}; give a dict of TopicPartition to int")
+            raise InvalidTypeError(f"timestamps_ms is {timestamps_ms!r}; give a dict of TopicPartition to int")
         result: dict[TopicPartition, OffsetAndTimestamp | None] = {}
         for partition, timestamp_ms in timestamps_ms.items():
             checked = checked_partition(partition)
@@ -207,7 +218,10 @@ class Consumer(Fetcher):
     # --- life --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give back what is held; a thread that is blocked in this consumer wakes up. From any thread, any number of times."""
+        """Give back what is held; a thread that is blocked in this consumer wakes up.
+
+        May be called from any thread, any number of times.
+        """
         if not self.closed:
             self._close()
             self._by_partition = {}
@@ -229,17 +243,26 @@ class Consumer(Fetcher):
     # --- called by the native half -----------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        """Follow the catalog: partitions added, topics deleted or made again. `UnknownTopicError` if an assigned one is gone."""
-        wanted = list(self._by_partition)
-        if self._topics:
-            wanted = [partition for topic in self._topics for partition in self._remaining_partitions_of(topic)]
-        self._adopt(wanted, first=False)
+        """Follow the catalog: partitions added, topics deleted or made again.
+
+        Raises `UnknownTopicError` if a partition given to `assign` is gone.
+        """
+        if not self._topics:
+            self._adopt(list(self._by_partition), first=False)
+            return
+        wanted = [partition for topic in self._topics for partition in self._remaining_partitions_of(topic)]
+        try:
+            self._adopt(wanted, first=False)
+        except UnknownTopicError as error:
+            logger.info("%s: deleted at this moment; the catalog changed again and is followed once more", error)
 
     def _subscribed(self) -> bool:
         return bool(self._topics)
 
-    def _split(self, region: Any, topic: str, partition: int, from_offset: int) -> Iterable[Any]:
-        return record_batches(region, topic, partition, from_offset)
+    def _split(
+        self, region: Region, topic: str, partition: int, from_offset: int, limit_bytes: int
+    ) -> list[RecordBatch]:
+        return record_batches(region, topic, partition, from_offset, limit_bytes)
 
     def _out_of_range(self, reader: PartitionReader) -> None:
         """Apply the policy to a reader whose position is not in the log."""
@@ -297,11 +320,14 @@ class Consumer(Fetcher):
         reader = self._by_partition.get(checked)
         if reader is None:
             self._broker._log(*checked)  # raises UnknownTopicError when it does not exist at all
-            raise InvalidArgumentError(f"partition {checked} is not assigned; assigned are {list(map(str, self._by_partition))}")
+            assigned = ", ".join(map(str, self._by_partition)) or "none"
+            raise InvalidArgumentError(f"partition {checked} is not assigned; assigned: {assigned}")
         return reader
 
     def _chosen(self, partitions: tuple[TopicPartition, ...]) -> list[PartitionReader]:
-        return [self._reader(partition) for partition in partitions] if partitions else list(self._by_partition.values())
+        if not partitions:
+            return list(self._by_partition.values())
+        return [self._reader(partition) for partition in partitions]
 
     def _no_position(self, reader: PartitionReader) -> str:
         log = reader.log

@@ -27,7 +27,7 @@ class OffsetAndTimestamp(NamedTuple):
 def checked_partition(value: Any) -> TopicPartition:
     """`value` as a `TopicPartition`.
 
-    Raises `InvalidTypeError` when it is not a tuple of `str` and `int`, `InvalidArgumentError` when the number is negative.
+    Raises `InvalidTypeError` when it is not a tuple of `str` and `int`, `InvalidArgumentError` when the number is < 0.
     """
     if not isinstance(value, tuple) or len(value) != 2:
         raise InvalidTypeError(f"partition is {value!r}; give a TopicPartition(topic, partition)")

@@ -1,0 +1,32 @@
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+from penstock._native.builder cimport BatchBuilder
+from penstock._native.lane cimport Lane, TopicLanes
+from penstock._native.partition cimport Bell
+
+
+cdef class Accumulator:
+    cdef object __weakref__
+    cdef dict _topics
+    cdef TopicLanes _last
+    cdef readonly object _broker
+    cdef object _clock
+    cdef object _partitioner
+    cdef Bell _catalog_bell
+    cdef uint32_t _generation
+    cdef bint _system_clock
+    cdef bint _shut
+    cdef public bint _linger_awake
+    cdef bint _eager
+    cdef Py_ssize_t _batch_size
+    cdef Py_ssize_t _buffer_memory
+    cdef Py_ssize_t _held_bytes
+    cdef list _pool
+    cdef public object _failure
+    cdef TopicLanes _lanes_of(self, topic)
+    cdef int64_t _now_ms(self) except -1
+    cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane)
+    cdef int _full(self, TopicLanes lanes, Lane lane) except -1
+    cdef int _drain(self, TopicLanes lanes, Lane lane) except -1
+    cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1
+    cdef int _check(self) except -1

@@ -1,0 +1,458 @@
+"""The producer's buffer: records are encoded into the open batch of their partition and stored a batch at a time.
+
+Nothing here runs in the background: a full batch is stored by the thread that fills the next one, so memory is bounded and
+an error reaches who causes the load. A record is accepted only once there is room for it; what was accepted is kept, in
+order, until it is stored. Thread safety: any thread; state changes under the GIL, and a batch that is encoded or stored
+without the GIL is taken out of its lane first.
+"""
+
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from libc.stdint cimport int32_t, int64_t, uint32_t
+
+from penstock._native.builder cimport BatchBuilder
+from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, open_view, system_time_ms, too_large
+from penstock._native.partition cimport Bell
+from penstock._native.records cimport make_metadata
+
+from time import monotonic as _monotonic
+
+from penstock._native.builder import encode_headers
+from penstock.clock import SystemClock
+from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
+
+cdef enum:
+    RECORD_ROOM = 36
+
+
+cdef class Accumulator:
+    """The native half of `Producer`, which has `_load_topic(name) -> TopicLanes` and `_wake_linger()`."""
+
+    def __init__(self, broker, Bell catalog_bell not None, partitioner, Py_ssize_t batch_size, Py_ssize_t buffer_memory, bint eager):
+        self._broker = broker
+        self._clock = broker.clock
+        self._system_clock = type(broker.clock) is SystemClock
+        self._catalog_bell = catalog_bell
+        self._partitioner = partitioner
+        self._batch_size = batch_size
+        self._buffer_memory = buffer_memory
+        self._eager = eager
+        self._topics = {}
+        self._pool = []
+
+    # --- sending -----------------------------------------------------------------------------------------------
+
+    def send(self, topic, value, key=None, headers=None, timestamp_ms=None, partition=None, on_delivery=None):
+        """Buffer one record; it is stored when its batch is full, after `linger_ms`, or by `flush`.
+
+        `value`, `key`: bytes-like or None. `headers`: (str, bytes or None) pairs. `timestamp_ms`: default now.
+        `partition`: default by the key (murmur2, as Kafka's Java client), or without a key sticky until a batch is full.
+        `on_delivery(error, metadata)` is called once the record is stored (error None), or dropped by `purge`.
+        When this raises, the record was not accepted: `InvalidTypeError`, `RecordTooLargeError`, `UnknownTopicError`,
+        `DiskFullError` (earlier records stay buffered and are tried again).
+        """
+        cdef TopicLanes lanes
+        cdef Lane lane
+        cdef BatchBuilder builder
+        cdef Py_buffer value_view, key_view
+        cdef bint value_held = False, key_held = False
+        cdef const char *value_data = NULL
+        cdef const char *key_data = NULL
+        cdef Py_ssize_t value_length = -1, key_length = -1, size = 0
+        cdef bytes encoded = None
+        cdef int32_t header_count = 0
+        cdef int64_t timestamp
+        cdef Py_ssize_t before
+        cdef int rc
+        if self._shut or self._failure is not None:
+            self._check()
+        if self._last is not None and topic is self._last.name and self._generation == self._catalog_bell.words.value:
+            lanes = self._last
+        else:
+            lanes = self._lanes_of(topic)
+        try:
+            if type(value) is bytes:
+                value_data, value_length = PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)
+                size = value_length
+            elif value is not None:
+                value_held = open_view(value, &value_view, "value")
+                value_data, value_length = <const char *>value_view.buf, value_view.len
+                size = value_length
+            if key is not None:
+                if type(key) is bytes:
+                    key_data, key_length = PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
+                else:
+                    key_held = open_view(key, &key_view, "key")
+                    key_data, key_length = <const char *>key_view.buf, key_view.len
+                size += key_length
+            if headers:
+                encoded, header_count = encode_headers(headers)
+                size += PyBytes_GET_SIZE(encoded)
+            if size > lanes.max_message_bytes:
+                too_large(size, lanes.max_message_bytes, lanes.name)
+            if on_delivery is not None and not callable(on_delivery):
+                raise InvalidTypeError(f"on_delivery is {type(on_delivery).__name__}; a callable(error, metadata) is needed")
+            timestamp = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
+            if partition is None and self._partitioner is not None:
+                partition = self._partitioner(lanes.name, key, value, lanes.partitions)
+            lane = <Lane>lanes.lanes[lanes.choose(partition, key_data, key_length)]
+            builder = lane.builder
+            if builder is None or builder.size_bytes + size + RECORD_ROOM > self._batch_size or self._held_bytes > self._buffer_memory:
+                if builder is not None and builder.count:
+                    self._full(lanes, lane)
+                    if partition is None and key_length < 0:
+                        lane = <Lane>lanes.lanes[lanes.switch()]
+                builder = self._open_batch(lanes, lane)
+            before = builder.size_bytes
+            rc = builder.append_raw(
+                value_data, value_length, key_data, key_length,
+                NULL if encoded is None else PyBytes_AS_STRING(encoded), 0 if encoded is None else PyBytes_GET_SIZE(encoded),
+                header_count, timestamp,
+            )
+            if rc:
+                raise MemoryError()
+            self._held_bytes += builder.size_bytes - before
+            if on_delivery is not None:
+                if lane.callbacks is None:
+                    lane.callbacks = []
+                lane.callbacks.append((builder.count - 1, timestamp, on_delivery))
+        finally:
+            if value_held:
+                PyBuffer_Release(&value_view)
+            if key_held:
+                PyBuffer_Release(&key_view)
+        if not self._linger_awake:
+            if self._eager:
+                lane.retire()
+                self._drain(lanes, lane)
+            else:
+                self._linger_awake = True
+                self._wake_linger()
+
+    def send_many(self, topic, values, keys=None, partition=None, timestamp_ms=None):
+        """Buffer many records; returns how many. `values`: an iterable of bytes; lists take the fast path.
+
+        `keys`: as many keys (bytes or None), or None. Everything else as in `send`. A list with a wrong element is
+        refused whole; an error while storing carries `.accepted`, the number of records that were accepted before it.
+        """
+        cdef TopicLanes lanes
+        cdef int64_t timestamp
+        if self._shut or self._failure is not None:
+            self._check()
+        lanes = self._lanes_of(topic)
+        if isinstance(values, (str, bytes, bytearray, memoryview)):
+            raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
+        timestamp = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        if keys is None and self._partitioner is None:
+            if type(values) is list:
+                return self._send_list(lanes, values, partition, timestamp)
+            return self._send_chunks(lanes, values, partition, timestamp)
+        return self._send_keyed(topic, values, keys, partition, timestamp)
+
+    def _send_chunks(self, TopicLanes lanes, values, partition, int64_t timestamp):
+        cdef Py_ssize_t sent = 0
+        chunk = []
+        try:
+            for value in values:
+                chunk.append(value)
+                if len(chunk) == 4096:
+                    sent += self._send_list(lanes, chunk, partition, timestamp)
+                    chunk = []
+            return sent + self._send_list(lanes, chunk, partition, timestamp)
+        except Exception as error:
+            error.accepted = sent + getattr(error, "accepted", 0)
+            raise
+
+    def _send_keyed(self, topic, values, keys, partition, int64_t timestamp):
+        cdef Py_ssize_t sent = 0
+        if keys is None:
+            pairs = ((value, None) for value in values)
+        elif type(values) is list and type(keys) is list and len(values) != len(keys):
+            raise InvalidArgumentError(f"keys has {len(keys)} items; values has {len(values)}, and as many are needed")
+        else:
+            pairs = zip(values, keys, strict=True)
+        try:
+            for value, key in pairs:
+                self.send(topic, value, key, None, timestamp, partition)
+                sent += 1
+        except Exception as error:
+            error.accepted = sent
+            raise
+        return sent
+
+    cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1:
+        cdef Py_ssize_t total = PyList_GET_SIZE(values)
+        cdef Py_ssize_t i, done = 0, before
+        cdef Lane lane
+        cdef BatchBuilder builder
+        for i in range(total):
+            item = <object>PyList_GET_ITEM(values, i)
+            if type(item) is not bytes:
+                return self._send_mixed(lanes, values, partition, timestamp_ms)
+            if PyBytes_GET_SIZE(item) > lanes.max_message_bytes:
+                too_large(PyBytes_GET_SIZE(item), lanes.max_message_bytes, lanes.name)
+        lane = <Lane>lanes.lanes[lanes.choose(partition, NULL, -1)]
+        try:
+            while done < total:
+                if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
+                    self._full(lanes, lane)
+                    if partition is None:
+                        lane = <Lane>lanes.lanes[lanes.switch()]
+                builder = self._open_batch(lanes, lane)
+                callbacks = lane.callbacks
+                lane.builder = None  # ours alone while the GIL is let go
+                lane.callbacks = None
+                before = builder.size_bytes
+                try:
+                    done = builder.append_list(values, done, timestamp_ms, self._batch_size)
+                finally:
+                    self._held_bytes += builder.size_bytes - before
+                    if lane.builder is not None:
+                        lane.retire()
+                    lane.builder, lane.callbacks = builder, callbacks
+        except Exception as error:
+            error.accepted = done
+            raise
+        if total and not self._linger_awake:
+            if self._eager:
+                self.flush()
+            else:
+                self._linger_awake = True
+                self._wake_linger()
+        return total
+
+    def _send_mixed(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms):
+        """A list with other bytes-likes (or None) in it: check all of it first, then send one by one."""
+        for number, value in enumerate(values):
+            if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
+                raise InvalidTypeError(f"values[{number}] is {type(value).__name__}; bytes are needed")
+            if value is not None and memoryview(value).nbytes > lanes.max_message_bytes:
+                too_large(memoryview(value).nbytes, lanes.max_message_bytes, lanes.name)
+        return self._send_keyed(lanes.name, values, None, partition, timestamp_ms)
+
+    def _send_items(self, topic, buffer, width, bounds, Py_ssize_t total, partition, timestamp_ms):
+        """Items of an array: `total` of `width` bytes each, or `buffer[bounds[i]:bounds[i + 1]]` (checked by the caller)."""
+        cdef TopicLanes lanes
+        cdef Lane lane
+        cdef BatchBuilder builder
+        cdef Py_ssize_t done = 0, before
+        if self._shut or self._failure is not None:
+            self._check()
+        lanes = self._lanes_of(topic)
+        now = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        lane = <Lane>lanes.lanes[lanes.choose(partition, NULL, -1)]
+        try:
+            while done < total:
+                if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
+                    self._full(lanes, lane)
+                    if partition is None:
+                        lane = <Lane>lanes.lanes[lanes.switch()]
+                builder = self._open_batch(lanes, lane)
+                callbacks = lane.callbacks
+                lane.builder = None
+                lane.callbacks = None
+                before = builder.size_bytes
+                try:
+                    if bounds is None:
+                        done = builder.append_fixed(buffer, width, done, total, now, self._batch_size)
+                    else:
+                        done = builder.append_ranges(buffer, bounds, done, total, now, self._batch_size)
+                finally:
+                    self._held_bytes += builder.size_bytes - before
+                    if lane.builder is not None:
+                        lane.retire()
+                    lane.builder, lane.callbacks = builder, callbacks
+        except Exception as error:
+            error.accepted = done
+            raise
+        if total and not self._linger_awake:
+            if self._eager:
+                self.flush()
+            else:
+                self._linger_awake = True
+                self._wake_linger()
+        return total
+
+    # --- storing -----------------------------------------------------------------------------------------------
+
+    cdef TopicLanes _lanes_of(self, topic):
+        cdef TopicLanes lanes
+        cdef uint32_t generation = self._catalog_bell.words.value
+        if generation != self._generation:
+            self._catalog_changed()
+            self._generation = generation
+        found = self._topics.get(topic)
+        if found is None:
+            found = self._topics[topic] = self._load_topic(topic)
+        lanes = found
+        self._last = lanes
+        return lanes
+
+    def _catalog_changed(self):
+        """A topic was created, altered or deleted: store what is buffered by the old configuration, then load anew."""
+        for lanes in list(self._topics.values()):
+            if self._broker._configs().get((<TopicLanes>lanes).name) is (<TopicLanes>lanes).config:
+                continue
+            self._store_topic(lanes)
+            del self._topics[(<TopicLanes>lanes).name]
+        self._last = None
+
+    cdef int64_t _now_ms(self) except -1:
+        return system_time_ms() if self._system_clock else self._clock.time_ms()
+
+    cdef int _check(self) except -1:
+        if self._shut:
+            raise ClosedError("the producer was closed")
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        return 0
+
+    cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane):
+        """The lane's open batch, when there is room for one."""
+        if lane.waiting:
+            self._drain(lanes, lane)
+        if self._held_bytes > self._buffer_memory:
+            self.flush()
+        if lane.builder is None:
+            lane.builder = self._pool.pop() if self._pool else BatchBuilder(min(self._batch_size, 16384) + 4096)
+            lane.began = _monotonic() if self._system_clock else self._clock.monotonic()
+        return lane.builder
+
+    cdef int _full(self, TopicLanes lanes, Lane lane) except -1:
+        """The open batch has no room: store what waits, then it."""
+        if lane.waiting:
+            self._drain(lanes, lane)
+        lane.retire()
+        return self._drain(lanes, lane)
+
+    cdef int _drain(self, TopicLanes lanes, Lane lane) except -1:
+        cdef Waiting waiting
+        cdef BatchBuilder builder
+        cdef int64_t offset
+        stored = []
+        try:
+            with lane.lock:
+                while lane.waiting:
+                    waiting = lane.waiting[0]
+                    builder = waiting.builder
+                    if not waiting.ready:
+                        builder.seal(lanes.codec)
+                        waiting.ready = True
+                    if lanes.log_append_time:
+                        builder.set_log_append_time(self._now_ms())
+                    offset = lane.log.append(builder)
+                    lane.waiting.popleft()
+                    self._held_bytes -= builder.size_bytes - 61
+                    if waiting.callbacks is not None:
+                        stored.append((waiting.callbacks, offset, builder.max_timestamp_ms if lanes.log_append_time else -1))
+                    builder.reset_fast()
+                    if len(self._pool) < 64 and builder.capacity <= 4 * self._batch_size:
+                        self._pool.append(builder)
+        finally:
+            for callbacks, offset, stamp in stored:
+                for place, timestamp, on_delivery in callbacks:
+                    on_delivery(None, make_metadata(lane.source, offset + place, timestamp if stamp < 0 else stamp))
+        return 0
+
+    def _store_topic(self, TopicLanes lanes not None, double older_than=-1.0):
+        """Store the topic's records (only of batches begun before `older_than`, if given); the first error, or None."""
+        first = None
+        cdef Lane lane
+        for item in lanes.lanes:
+            lane = item
+            if older_than >= 0 and lane.began > older_than and not lane.waiting:
+                continue
+            try:
+                lane.retire()
+                if lane.waiting:
+                    self._drain(lanes, lane)
+            except Exception as error:
+                first = first or error
+        return first
+
+    def flush(self):
+        """Store everything buffered; with `fsync="always"` it is on the disk when this returns.
+
+        Every partition is tried; the first error is raised, and what could not be stored is kept for the next try.
+        """
+        first = None
+        if self._shut:
+            self._check()
+        self._failure = None
+        for lanes in list(self._topics.values()):
+            first = first or self._store_topic(lanes)
+        if first is not None:
+            raise first
+
+    @property
+    def buffered_records(self):
+        """Records accepted and not yet stored."""
+        cdef Lane lane
+        total = 0
+        for lanes in list(self._topics.values()):
+            for item in (<TopicLanes>lanes).lanes:
+                lane = item
+                total += lane.open_records + sum(waiting.count for waiting in list(lane.waiting))
+        return total
+
+    @property
+    def buffered_bytes(self):
+        """Bytes of the records accepted and not yet stored."""
+        cdef Lane lane
+        total = 0
+        for lanes in list(self._topics.values()):
+            for item in (<TopicLanes>lanes).lanes:
+                lane = item
+                total += lane.open_bytes + sum(waiting.size_bytes for waiting in list(lane.waiting))
+        return total
+
+    def purge(self):
+        """Drop what is buffered; each `on_delivery` gets a `ClosedError`. Returns how many records were dropped."""
+        cdef Lane lane
+        cdef Waiting waiting
+        dropped = 0
+        error = ClosedError("the record was dropped by purge()")
+        calls = []
+        for lanes in list(self._topics.values()):
+            for item in (<TopicLanes>lanes).lanes:
+                lane = item
+                with lane.lock:
+                    lane.retire()
+                    while lane.waiting:
+                        waiting = lane.waiting.popleft()
+                        dropped += waiting.builder.count
+                        calls.extend(waiting.callbacks or ())
+        self._held_bytes = 0
+        self._failure = None
+        for _, _, on_delivery in calls:
+            on_delivery(error, None)
+        return dropped
+
+    def _loaded(self):
+        """The topics that were sent to."""
+        return list(self._topics.values())
+
+    def _is_system_clock(self):
+        return self._system_clock
+
+    def _forget(self):
+        """In a forked child: what is buffered is the parent's."""
+        self._topics = {}
+        self._last = None
+        self._pool = []
+        self._held_bytes = 0
+        self._failure = None
+
+    def _shut_down(self):
+        """Refuse everything from now on."""
+        self._shut = True
+        self._topics = {}
+        self._last = None
+
+    @property
+    def closed(self):
+        """Whether `close` was called."""
+        return self._shut
+

@@ -1,0 +1,18 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from penstock._native.builder cimport BatchBuilder
+from penstock._native.lane cimport TopicLanes
+from penstock._native.partition cimport Bell
+
+
+cdef class Appender:
+    cdef readonly object _broker
+    cdef object _clock
+    cdef bint _system_clock
+    cdef Bell _catalog_bell
+    cdef uint32_t _generation
+    cdef TopicLanes _lanes
+    cdef BatchBuilder _spare
+    cdef int64_t _sticky_bytes
+    cdef readonly str name
+    cdef int _reload(self) except -1

@@ -1,0 +1,42 @@
+from libc.stdint cimport int32_t, int64_t, uint64_t
+
+from penstock._native.builder cimport BatchBuilder
+from penstock._native.partition cimport Partition
+from penstock._native.records cimport Source
+
+
+cdef class Waiting:
+    cdef BatchBuilder builder
+    cdef list callbacks
+    cdef bint ready
+
+
+cdef class Lane:
+    cdef readonly Source source
+    cdef readonly Partition log
+    cdef readonly object waiting
+    cdef readonly object lock
+    cdef BatchBuilder builder
+    cdef list callbacks
+    cdef readonly double began
+    cdef int retire(self) except -1
+
+
+cdef class TopicLanes:
+    cdef readonly str name
+    cdef readonly object config
+    cdef readonly list lanes
+    cdef readonly int32_t partitions
+    cdef readonly int64_t max_message_bytes
+    cdef readonly int codec
+    cdef readonly bint log_append_time
+    cdef int32_t sticky
+    cdef uint64_t seed
+    cdef int32_t switch(self) noexcept
+    cdef int32_t choose(self, partition, const char *key, Py_ssize_t key_length) except -1
+
+
+cdef int64_t system_time_ms() noexcept nogil
+cdef int too_large(Py_ssize_t size, int64_t most, str topic) except -1
+cdef int64_t checked_timestamp(timestamp_ms) except -1
+cdef int open_view(item, Py_buffer *view, str name) except -1

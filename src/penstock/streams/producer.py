@@ -1,0 +1,177 @@
+"""The producer: batches records per partition and stores them; see `penstock._native.accumulator` for how."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from penstock._native.accumulator import Accumulator
+from penstock._native.lane import TopicLanes
+from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, RecordTooLargeError
+from penstock.storage import compression
+from penstock.storage.topic_config import check_topic_name
+from penstock.streams.lanes import open_lanes
+from penstock.streams.linger import Linger
+
+if TYPE_CHECKING:
+    from penstock.streams.broker import Broker
+
+Partitioner = Callable[[str, Any, Any, int], int]
+DEFAULT_BATCH_SIZE = 128 * 1024
+
+
+class Producer(Accumulator):
+    """Sends records; used by any number of threads.
+
+    `linger_ms`: how long a batch that is not full may wait (default 5, as Kafka 4.0; 0 stores at once).
+    `batch_size`: bytes of a full batch (default 128 KiB). `compression_type`: none, gzip, snappy, lz4, zstd; default the
+    topic's, and none where the topic says `producer`. `partitioner(topic, key, value, partitions)`: default Kafka's.
+    `buffer_memory`: bytes of unsent records (default 32 MiB) above which a send stores everything first.
+
+    Leaving the `with` block, `close` and closing the broker store what is buffered. After a fork the child's producer
+    works and is empty: the parent stores what it had buffered.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        linger_ms: float = 5,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        compression_type: str | None = None,
+        partitioner: Partitioner | None = None,
+        buffer_memory: int = 32 << 20,
+    ) -> None:
+        _check_number("linger_ms", linger_ms, 0, 3_600_000)
+        _check_int("batch_size", batch_size, 256, 1 << 30)
+        _check_int("buffer_memory", buffer_memory, 1 << 16, 1 << 40)
+        if partitioner is not None and not callable(partitioner):
+            raise InvalidConfigError(f"partitioner is {partitioner!r}; a callable is needed")
+        self._codec = None if compression_type is None else compression.codec_id(_check_str(compression_type))
+        if self._codec is not None:
+            compression.require(self._codec)
+        self.linger_s = linger_ms / 1000
+        self._linger: Linger | None = None
+        self._linger_lock = threading.Lock()
+        super().__init__(broker, broker._catalog_bell, partitioner, batch_size, buffer_memory, linger_ms == 0)
+        broker._register(self)
+
+    def send_array(
+        self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None
+    ) -> int:
+        """Buffer the items of an array, one record each; returns how many.
+
+        `array`: numpy (n, width) uint8, one-dimensional fixed-width bytes (`S<width>`, trailing zeros included), or a
+        tuple (buffer, offsets) where record i is `buffer[offsets[i]:offsets[i + 1]]`, as in Arrow.
+        """
+        if isinstance(array, tuple):
+            return self._send_ranges(topic, array, partition, timestamp_ms)
+        if not isinstance(array, np.ndarray):
+            raise InvalidTypeError(f"array is {type(array).__name__}; a numpy array or (buffer, offsets) is needed")
+        if array.dtype.kind == "S" and array.ndim == 1:
+            width = array.dtype.itemsize
+        elif array.dtype == np.uint8 and array.ndim == 2:
+            width = array.shape[1]
+        else:
+            raise InvalidTypeError(
+                f"array is {array.ndim}-dimensional {array.dtype}; (n, width) uint8 or one-dimensional S<width> is needed"
+            )
+        self._check_item_size(topic, width)
+        data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+        return self._send_items(topic, data, width, None, len(array), partition, timestamp_ms)
+
+    def _send_ranges(self, topic: str, pair: Any, partition: int | None, timestamp_ms: int | None) -> int:
+        if len(pair) != 2:
+            raise InvalidArgumentError(f"array is a tuple of {len(pair)}; (buffer, offsets) is needed")
+        buffer, offsets = pair
+        bounds = np.ascontiguousarray(offsets)
+        if bounds.ndim != 1 or bounds.dtype.kind not in "iu" or len(bounds) == 0:
+            raise InvalidTypeError("offsets must be a one-dimensional array of n + 1 integers")
+        bounds = bounds.astype(np.int64, copy=False)
+        data = np.frombuffer(buffer, np.uint8)
+        steps = np.diff(bounds)
+        if bounds[0] < 0 or bounds[-1] > len(data) or (steps < 0).any():
+            raise InvalidArgumentError(
+                f"offsets go from {bounds[0]} to {bounds[-1]}; they must ascend within the buffer's {len(data)} bytes"
+            )
+        self._check_item_size(topic, int(steps.max(initial=0)))
+        return self._send_items(topic, data, 0, bounds, len(steps), partition, timestamp_ms)
+
+    def _check_item_size(self, topic: str, size: int) -> None:
+        most = self._broker._topic_config(check_topic_name(topic)).max_message_bytes
+        if size > most:
+            raise RecordTooLargeError(f"an item has {size} bytes; topic {topic!r} allows max_message_bytes={most}")
+
+    def close(self) -> None:
+        """Store what is buffered and end. When that fails, the error is raised and the producer stays open, so that
+        `close` may be tried again, or the records be given up with `purge`. May be repeated."""
+        if self.closed:
+            return
+        self.flush()
+        self._shut_down()
+        self._broker._unregister(self)
+        if self._linger is not None:
+            self._linger.stop()
+
+    def __enter__(self) -> Producer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- for the native half and the linger thread -----------------------------------------------------------------
+
+    @property
+    def uses_system_clock(self) -> bool:
+        """Whether real time drives the broker."""
+        return self._is_system_clock()
+
+    def store_lingering(self) -> bool:
+        """Store the batches that waited long enough; True when nothing is left. A failure is kept for the next call."""
+        limit = self._broker.clock.monotonic() - self.linger_s
+        for lanes in self._loaded():
+            error = self._store_topic(lanes, max(limit, 0.0))
+            if error is not None:
+                self._failure = error
+        return self.buffered_records == 0
+
+    def linger_done(self) -> None:
+        """The linger thread goes to sleep; a record that came in between wakes it again."""
+        self._linger_awake = False
+        if self.buffered_records:
+            self._linger_awake = True
+            self._wake_linger()
+
+    def _wake_linger(self) -> None:
+        if self._linger is None:
+            with self._linger_lock:
+                if self._linger is None:
+                    self._linger = Linger(self)
+        self._linger.wake()
+
+    def _load_topic(self, topic: str) -> TopicLanes:
+        return open_lanes(self._broker, check_topic_name(topic), self._codec)
+
+    def _after_fork(self) -> None:
+        self._forget()
+        self._linger_lock = threading.Lock()
+        self._linger = None
+        self._linger_awake = False
+
+
+def _check_int(name: str, value: object, least: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidConfigError(f"{name} is {value!r}; allowed is an int from {least} to {most}")
+
+
+def _check_number(name: str, value: object, least: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise InvalidConfigError(f"{name} is {value!r}; allowed is a number from {least} to {most}")
+
+
+def _check_str(value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidConfigError(f"compression_type is {value!r}; a str or None is needed")
+    return value

@@ -1,0 +1,41 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.cli.app import app
+
+Penstock = Callable[..., subprocess.CompletedProcess[bytes]]
+
+
+@pytest.fixture
+def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run a command in this process; its data directory is `tmp_path / "data"`."""
+    monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object, **options: Any) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+
+    return run
+
+
+@pytest.fixture
+def penstock_command(tmp_path: Path) -> Penstock:
+    """Run the command as a process of its own; its data directory is `tmp_path / "data"`."""
+    environment = {**os.environ, "PENSTOCK_DATA": str(tmp_path / "data"), "COLUMNS": "200"}
+
+    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, cwd=tmp_path, timeout=60, **options)
+
+    return run
