@@ -30,7 +30,7 @@ USAGE = [
     (["produce", "t", "{dir}/folder"], "is a directory"),
     (["produce", "t", "{dir}/good.csv", "--key", "c"], "no field 'c'; the header has a, b"),
     (["produce", "t", "{dir}/good.csv", "--format", "lines", "--key", "a"], "plain lines have no fields"),
-    (["produce", "t", "{dir}/good.csv", "--partitions", "0"], "0 is not in the range"),
+    (["produce", "t", "{dir}/good.csv", "--partitions", "0"], "Invalid value for '--partitions'"),
     (["produce", "t", "{dir}/good.csv", "--compression", "rar"], "rar"),
     (["produce", "t", "-", "--processes", "2"], "stdin is read by one process"),
     (["consume", "good", "--from", "yesterday"], "yesterday"),

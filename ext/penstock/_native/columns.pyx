@@ -132,8 +132,12 @@ cdef ColumnPart _part(object buffer, object array, Py_ssize_t used):
 
 
 def slices(const unsigned char[::1] buffer, const int64_t[::1] starts, const int64_t[::1] lengths):
-    """A list of bytes: `buffer[start:start + length]` for each pair, None where the length is negative."""
-    cdef Py_ssize_t count = starts.shape[0], i
+    """A list of bytes: `buffer[start:start + length]` for each pair, None where the length is negative.
+
+    `IndexError` when a pair is outside of the buffer.
+    """
+    cdef Py_ssize_t count = min(starts.shape[0], lengths.shape[0]), i
+    cdef Py_ssize_t size = buffer.shape[0]
     cdef list out = PyList_New(count)
     cdef const char *base = <const char *>&buffer[0] if buffer.shape[0] else NULL
     cdef object item
@@ -141,6 +145,8 @@ def slices(const unsigned char[::1] buffer, const int64_t[::1] starts, const int
         if lengths[i] < 0:
             item = None
         else:
+            if starts[i] < 0 or starts[i] > size or lengths[i] > size - starts[i]:
+                raise IndexError(f"{lengths[i]} bytes at {starts[i]} are not in a buffer of {size} bytes")
             item = PyBytes_FromStringAndSize(base + starts[i], lengths[i])
         Py_INCREF(item)
         PyList_SET_ITEM(out, i, item)

@@ -130,7 +130,7 @@ cdef class Fetcher:
         cdef RecordCursor cursor = self._cursor
         # Inside an open batch nothing lets go of the GIL, so no other thread can come in between. An error leaves
         # `_inside` set, for `_start` to see: a handler here would cost every record.
-        if cursor is not None and cursor.left > 0 and not self._busy:
+        if cursor is not None and cursor.left > 0 and not (self._busy or self._inside):
             self._inside = True
             record = cursor._advance()
             self._inside = False

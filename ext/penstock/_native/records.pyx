@@ -7,7 +7,7 @@ checked once a batch, before anything in it is believed. Thread safety: one thre
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
-from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t
+from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t
 
 from penstock._native.format cimport *
 from penstock._native.region cimport Region
@@ -15,9 +15,6 @@ from penstock._native.region cimport Region
 from crc32c import crc32c as _crc32c
 
 from penstock.errors import CorruptionError
-
-cdef enum:
-    OFFSET_MAX = 0x7FFFFFFFFFFFFFFE
 
 cdef object _decompress = None
 DECOMPRESSED_LIMIT_BYTES = 64 << 20
@@ -194,7 +191,7 @@ cdef class BatchWalker:
         self.count = <int32_t>load_be32(p + BATCH_COUNT)
         if self.last_offset_delta < 0 or self.count < 0 or self.count > self.last_offset_delta + 1:
             raise self.corrupt("a batch header contradicts itself", f"at most {self.last_offset_delta + 1} records", self.count)
-        if self.base_offset < self.least_offset or self.base_offset > OFFSET_MAX - self.last_offset_delta:
+        if self.base_offset < self.least_offset or self.base_offset > INT64_MAX - 1 - self.last_offset_delta:
             raise self.corrupt("a base offset is out of order", f"{self.least_offset} or more", self.base_offset)
         if self.codec:
             self._unpack(p, size)

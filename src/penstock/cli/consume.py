@@ -29,7 +29,7 @@ class ConsumeFormat(enum.StrEnum):
 
 
 def consume(
-    topic: Annotated[str, typer.Argument(help="The topic.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic.")],
     data: Data = DATA_DEFAULT,
     start: Annotated[
         str,

@@ -17,7 +17,9 @@ from penstock.storage.compression import codec_name
 
 
 def dump(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="A segment's .log file.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True, help="A segment's .log file.")
+    ],
     records: Annotated[bool, typer.Option("--records", help="The records instead of the batches.")] = False,
     json: Json = False,
 ) -> None:

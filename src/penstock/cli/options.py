@@ -37,6 +37,16 @@ class Compression(enum.StrEnum):
     ZSTD = "zstd"
 
 
+def input_file(file: Path) -> Path:
+    """`file` if it can be read (`-` is stdin); anything else is wrong usage."""
+    if str(file) == "-":
+        return file
+    wrong = "does not exist" if not file.exists() else "is a directory" if file.is_dir() else ""
+    if wrong or not os.access(file, os.R_OK):
+        raise typer.BadParameter(f"file {str(file)!r} {wrong or 'may not be read'}")
+    return file
+
+
 def existing(data: Path) -> Path:
     """`data`, or `DataDirectoryError` when nothing is there: commands that only read make no directory."""
     if not data.exists():

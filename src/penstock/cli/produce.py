@@ -11,7 +11,7 @@ import typer
 
 import penstock
 from penstock.cli.input_file import open_range, split_ranges
-from penstock.cli.options import DATA_DEFAULT, Compression, Data, Json, Processes, worker_count
+from penstock.cli.options import DATA_DEFAULT, Compression, Data, Json, Processes, input_file, worker_count
 from penstock.cli.output import note, print_json, rate_text, say
 from penstock.cli.progress import ProgressBar
 from penstock.cli.record_format import RecordFormat, format_of, read_header
@@ -23,10 +23,8 @@ MAX_PARTITIONS = 10_000
 
 
 def produce(
-    topic: Annotated[str, typer.Argument(help="The topic; made if it does not exist.")],
-    file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, readable=True, allow_dash=True, help="The input; - is stdin.")
-    ],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="The topic; made if it does not exist.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", callback=input_file, help="The input; - is stdin.")],
     data: Data = DATA_DEFAULT,
     key: Annotated[
         str | None, typer.Option("--key", metavar="FIELD", help="Field of a CSV or JSONL row to use as key.")

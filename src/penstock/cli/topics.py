@@ -11,7 +11,7 @@ import penstock
 from penstock.cli.options import DATA_DEFAULT, Config, Data, Json, existing, parse_config
 from penstock.cli.output import bytes_text, print_json, print_table, say
 
-Name = Annotated[str, typer.Argument(help="The topic.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The topic.")]
 app = typer.Typer(no_args_is_help=True, help="List, create, describe, alter and delete topics.")
 
 

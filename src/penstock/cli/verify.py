@@ -12,7 +12,7 @@ from penstock.cli.output import bytes_text, print_json, say
 
 
 def verify(
-    topic: Annotated[str | None, typer.Argument(help="Only this topic.")] = None,
+    topic: Annotated[str | None, typer.Argument(metavar="TOPIC", help="Only this topic.")] = None,
     data: Data = DATA_DEFAULT,
     json: Json = False,
 ) -> None:

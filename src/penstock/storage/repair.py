@@ -7,8 +7,8 @@
 | offsets missing between two segments | such a batch is added to the first |
 | an index missing or wrong | rebuilt from the log |
 
-Bytes that are taken out are first saved as `repair/<file>.removed-<position>` in the partition's directory. When a log or
-index of the active segment changes, the control file goes first: the next opening finds the state from the log.
+Bytes that are taken out are first saved as `repair/<file>.removed-<position>` in the partition's directory. When a
+log or index of the active segment changes, the control file goes first: the next opening finds the state in the log.
 
 Crash policy: a log is cut in one step or replaced whole, and may be repaired again after a crash at any point.
 """
