@@ -59,7 +59,10 @@ def test_values_lie_in_the_buffer(data):
 def test_the_plain_buffer_is_the_region_itself(data):
     region = Region.from_buffer(data)
     batch = record_batches(region, "orders", 3, 0)[0]
-    assert batch.value_buffer.__array_interface__["data"][0] == np.frombuffer(region, np.uint8).__array_interface__["data"][0]
+    assert (
+        batch.value_buffer.__array_interface__["data"][0]
+        == np.frombuffer(region, np.uint8).__array_interface__["data"][0]
+    )
 
 
 def test_the_buffer_outlives_its_region(given, seal):

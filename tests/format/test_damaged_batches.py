@@ -1,4 +1,4 @@
-"""Whatever happens to stored bytes: a `CorruptionError` that says where, or the right records. Never others, never a crash."""
+"""Whatever happens to stored bytes: a `CorruptionError` that says where, or the right records, never a crash."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_record_larger_than_its_batch(given, seal, parse):
 
 def test_a_bad_record_is_refused_again(given, seal):
     batch = bytearray(seal([given(b"a"), given(b"b"), given(b"c")]))
-    batch[-9] = 0x10  # size of the last record
+    batch[-8] = 0x10  # size of the last record
     cursor = RecordCursor("orders", 3)
     cursor.feed(Region.from_buffer(with_crc(batch)), 0)
     assert [cursor.next_record().value, cursor.next_record().value] == [b"a", b"b"]

@@ -2,6 +2,7 @@
 
 import crc32c
 
+
 def test_bytes_of_a_batch(given, seal, parse):
     base = 1_700_000_000_000
     records = [given(b"hello", b"k", [("h", b"v1")], base), given(None, None, [("h", None)], base + 5)]
@@ -15,7 +16,7 @@ def test_bytes_of_a_batch(given, seal, parse):
         "0001"  # producer epoch
         "00000009"  # base sequence
         "00000002"  # count
-        "20"  # record of 16 bytes
+        "22"  # record of 17 bytes
         "000000"  # attributes, timestamp delta, offset delta
         "026b"  # key
         "0a68656c6c6f"  # value

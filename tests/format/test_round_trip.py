@@ -12,7 +12,9 @@ from penstock._native.builder import BatchBuilder
 from penstock.errors import InvalidArgumentError
 
 CODECS = range(5)
-HEADERS = st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.none() | st.binary(max_size=9)))
+HEADERS = st.lists(
+    st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.none() | st.binary(max_size=9))
+)
 RECORDS = st.lists(
     st.tuples(
         st.none() | st.binary(max_size=300),

@@ -27,6 +27,7 @@ DATA = Path("penstock-demo/data")
 DEFAULT_RECORDS = 1_000_000
 MADE_UP = "penstock-demo-orders.jsonl"
 Totals = dict[str, Any]
+Job = dict[str, Any]
 
 
 def demo(
@@ -56,13 +57,13 @@ def demo(
     _tell(json, f"1. input     {file} ({bytes_text(file.stat().st_size)}), key: {key or 'none'}")
     jobs = plan(TOPIC, file, data, format_of(file.name), key, None, processes)
     ensure_topic(data, TOPIC, PARTITIONS)
-    stored = _run("produce", jobs, "storing", file.stat().st_size, by_bytes=True)
+    stored = _totals(_run("produce", jobs, "storing", file.stat().st_size, by_bytes=True))
     _tell(json, f"2. produced  {_text(stored)}")
     ranges = plan_ranges(data, TOPIC, Start("earliest"), None, follow=False)
     count = worker_count(processes, len(ranges))
     job = {"data": str(data), "topic": TOPIC, "most": None, "format": "none", "lock_fd": None}
     read_jobs = [{**job, "ranges": ranges[number::count]} for number in range(count)]
-    read = _run("consume", read_jobs, "reading", stored["records"])
+    read = _totals(_run("consume", read_jobs, "reading", stored["records"]))
     _tell(json, f"3. consumed  {_text(read)}")
     verdict = _check(data, jobs, read_jobs, stored, read)
     _show(json, stored, read, verdict, data)
@@ -79,10 +80,9 @@ def _likely_key(file: Path) -> str | None:
     return next((field for field in header if "customer" in field.lower()), header[0] if header else None)
 
 
-def _run(task: str, jobs: list[dict[str, Any]], label: str, total: int, by_bytes: bool = False) -> Totals:
+def _run(task: str, jobs: list[Job], label: str, total: int, by_bytes: bool = False) -> list[Outcome]:
     with ProgressBar(label, total) as bar:
-        outcomes = run_jobs(task, jobs, lambda records, size: bar.update(size if by_bytes else records, records, size))
-    return _totals(outcomes)
+        return run_jobs(task, jobs, lambda records, size: bar.update(size if by_bytes else records, records, size))
 
 
 def _totals(outcomes: list[Outcome]) -> Totals:
@@ -91,26 +91,27 @@ def _totals(outcomes: list[Outcome]) -> Totals:
         "size_bytes": sum(outcome.result["size_bytes"] for outcome in outcomes),
         "seconds": seconds_of(outcomes),
         "processes": len(outcomes),
-        "dense": all(outcome.result.get("dense", True) for outcome in outcomes),
     }
 
 
-def _check(
-    data: Path, jobs: list[dict[str, Any]], read_jobs: list[dict[str, Any]], stored: Totals, read: Totals
-) -> Verdict:
+def _check(data: Path, jobs: list[Job], read_jobs: list[Job], stored: Totals, read: Totals) -> Verdict:
     """Fingerprint the file and the topic, compare them partition by partition, and verify the files on the disk."""
     out = tempfile.mkdtemp(prefix="penstock-check-")
+    checks = [
+        *({**job, "task": "check-input", "partitions": PARTITIONS, "number": n} for n, job in enumerate(jobs)),
+        *({**job, "task": "check-topic"} for job in read_jobs),
+    ]
     try:
-        inputs = [{**job, "partitions": PARTITIONS, "out": out, "number": number} for number, job in enumerate(jobs)]
-        expected = _run("check-input", inputs, "checking the file", stored["records"])
-        found = _run("check-topic", [{**job, "out": out} for job in read_jobs], "checking the topic", stored["records"])
+        outcomes = _run("check", [{**job, "out": out} for job in checks], "checking", 2 * stored["records"])
         verdict = compare(Path(out), PARTITIONS)
     finally:
         shutil.rmtree(out)
-    counts = {expected["records"], stored["records"], read["records"], found["records"]}
-    if len(counts) > 1:
-        verdict.problems.append(f"counts differ: {sorted(counts)}")
-    if not found["dense"]:
+    expected, found = outcomes[: len(jobs)], outcomes[len(jobs) :]
+    counts = [sum(outcome.result["records"] for outcome in part) for part in (expected, found)]
+    counts += [stored["records"], read["records"]]
+    if len(set(counts)) > 1:
+        verdict.problems.append(f"counts of input, topic, produced and consumed differ: {counts}")
+    if not all(outcome.result["dense"] for outcome in found):
         verdict.problems.append("offsets are not dense")
     report = penstock.verify(data, topic=TOPIC)
     verdict.batches = report.batches

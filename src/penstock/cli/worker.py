@@ -38,7 +38,6 @@ class Outcome(msgspec.Struct):
 def main(task: str, tell_fd: int) -> int:
     """Do one job. Returns the exit code."""
     job = msgspec.json.decode(sys.stdin.buffer.readline())
-    threading.Thread(target=_stop_when_left_alone, daemon=True).start()
     last = 0.0
 
     def tell(message: object) -> None:
@@ -53,6 +52,7 @@ def main(task: str, tell_fd: int) -> int:
 
     started = time.monotonic()
     try:
+        threading.Thread(target=_stop_when_left_alone, daemon=True).start()  # may interrupt from here on
         result = TASKS[task](job, report)
         tell({"progress": [result["records"], result["size_bytes"]]})
         tell(Outcome(result, started, time.monotonic()))
@@ -66,6 +66,8 @@ def main(task: str, tell_fd: int) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to stop
     return 0
 
 

@@ -32,7 +32,7 @@ class WorkerError(PenstockError, RuntimeError):
 
 
 def run_jobs(task: str, jobs: list[dict[str, Any]], on_progress: Report | None = None) -> list[Outcome]:
-    """Do `task` once for each job, at the same time; the outcomes in the order of the jobs.
+    """Do `task` (or the job's own `task`) for each job, all at once; the outcomes in the order of the jobs.
 
     `on_progress(records, size_bytes)` is called with the totals of all workers. Raises `WorkerError` (the other workers
     are stopped; what they stored stays stored), `BrokenPipeError`, `KeyboardInterrupt` after the workers stopped.
@@ -40,11 +40,11 @@ def run_jobs(task: str, jobs: list[dict[str, Any]], on_progress: Report | None =
     report = on_progress or (lambda records, size_bytes: None)
     if len(jobs) == 1:
         started = time.monotonic()
-        result = TASKS[task](jobs[0], report)
+        result = TASKS[jobs[0].get("task", task)](jobs[0], report)
         return [Outcome(result, started, time.monotonic())]
     workers: list[_Worker] = []
     try:
-        workers += (_Worker(task, number, job) for number, job in enumerate(jobs, 1))
+        workers += (_Worker(job.get("task", task), number, job) for number, job in enumerate(jobs, 1))
         while any(worker.running for worker in workers):
             time.sleep(_POLL_S)
             report(sum(worker.records for worker in workers), sum(worker.size_bytes for worker in workers))

@@ -1,6 +1,7 @@
-"""Codecs of record batches: lz4 always, gzip from the standard library, zstd and snappy when their library is installed.
+"""Codecs of record batches: lz4 always, gzip from the standard library, zstd and snappy when installed.
 
-Decompression never makes more than `limit_bytes`, whatever a frame claims; what a library refuses is a `CorruptionError`.
+Decompression never makes more than `limit_bytes`, whatever a frame claims. What a library refuses is a
+`CorruptionError`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from penstock.errors import CodecUnavailableError, CorruptionError, InvalidConfi
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 NAMES = ("none", "gzip", "snappy", "lz4", "zstd")
 _XERIAL_MAGIC = b"\x82SNAPPY\x00"
+_XERIAL_HEADER_BYTES = 16
 _XERIAL_BLOCK_BYTES = 32 * 1024
 
 
@@ -138,7 +140,9 @@ def _snappy(view: memoryview, limit_bytes: int) -> bytes:
     raw = _library("cramjam", "snappy").snappy
     if bytes(view[:8]) != _XERIAL_MAGIC:
         return _snappy_block(raw, bytes(view), limit_bytes)
-    parts, position, total = [], 16, 0
+    if len(view) < _XERIAL_HEADER_BYTES:
+        raise CorruptionError("the snappy header is cut", expected=f"{_XERIAL_HEADER_BYTES} bytes", got=len(view))
+    parts, position, total = [], _XERIAL_HEADER_BYTES, 0
     while position < len(view):
         size = int.from_bytes(view[position : position + 4], "big")
         position += 4

@@ -88,7 +88,7 @@ def _bring_up(
                 handle._renew(incarnation.number)
             else:
                 handle._initialise(incarnation.boot_id, incarnation.number, _slot(state), True)
-                _set_allocated(handle, directory, state)
+            _set_allocated(handle, directory, state)
             return
     recovered = _recover(directory, state)
     os.ftruncate(fd, 0)
@@ -134,15 +134,11 @@ def _check_files(directory: Path, state: dict[str, Any]) -> None:
     wanted = state["index_entries"] * INDEX_BYTES, state["time_index_entries"] * TIME_INDEX_BYTES
     found = tuple(_size(segment_path(directory, base, suffix)) for suffix in SUFFIXES[1:])
     if found[0] < wanted[0] or found[1] < wanted[1]:
-        _log.warning("%s: an index of segment %d is missing or cut; reading scans instead", directory, base)
-        for suffix, size in zip(SUFFIXES[1:], wanted, strict=True):
-            path = segment_path(directory, base, suffix)
-            scan = scan_segment(path.with_suffix(".log"), base, end=end)
-            if scan.problem is not None:
-                raise scan.problem
-            rebuild_indexes(path.with_suffix(".log"), base, scan.batches)
-            if _size(path) < size:
-                raise CorruptionError("the index cannot be rebuilt", str(path), 0, f"{size} bytes", f"{_size(path)} bytes")
+        _log.warning("%s: an index of segment %d is missing or cut, and is rebuilt", directory, base)
+        scan = scan_segment(log, base, end=end)
+        if scan.problem is not None:
+            raise scan.problem
+        rebuild_indexes(log, base, scan.batches)
 
 
 def _recover(directory: Path, state: dict[str, Any] | None) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class _PartitionRepair:
         active = self.control["active_base_offset"] if self.control else None
         strays = [base for base in bases if active is not None and base > active]
         bases = [base for base in bases if base not in strays]
-        if active is not None and active not in bases:
+        if self.control is not None and self._is_short():
             self._drop_control(strays)
         plans = {}
         for base, following in zip(bases, [*bases[1:], None], strict=True):
@@ -101,6 +101,12 @@ class _PartitionRepair:
             if base in plans:
                 self._change_log(base, plans[base])
             self._check_indexes(base, base == bases[-1], base in plans, strays)
+
+    def _is_short(self) -> bool:
+        """Whether the active log is missing, or shorter than what was stored in it."""
+        assert self.control is not None
+        log = self._log(self.control["active_base_offset"])
+        return not log.exists() or log.stat().st_size < self.control["end_position"]
 
     def _log(self, base: int) -> Path:
         return segment_path(self.directory, base, SUFFIXES[0])

@@ -20,8 +20,8 @@ class RecordBatch:
 
     `offsets`, `timestamps` (ms), `value_starts`, `value_lengths`, `key_starts`, `key_lengths`: int64 arrays of `count`;
     a length of -1 means null. Value i is `value_buffer[value_starts[i]:value_starts[i] + value_lengths[i]]`, where
-    `value_buffer` is a read-only uint8 array over the mapped file itself (or over the decompressed batch). It stays valid
-    for as long as something refers to it.
+    `value_buffer` is a read-only uint8 array over the mapped file itself (or over the decompressed batch). It stays
+    valid for as long as something refers to it.
     """
 
     __slots__ = ("_part", "partition", "topic")
@@ -127,10 +127,11 @@ def record_batches(
     from_offset: int,
     decompressed_limit_bytes: int = DECOMPRESSED_LIMIT_BYTES,
 ) -> list[RecordBatch]:
-    """The records of a region at or after `from_offset`: consecutive uncompressed batches as one, compressed ones each."""
-    return [
-        RecordBatch(topic, partition, part) for part in column_parts(region, from_offset, decompressed_limit_bytes)
-    ]
+    """The records of a region at or after `from_offset`.
+
+    Consecutive uncompressed batches are one `RecordBatch`, each compressed one is its own.
+    """
+    return [RecordBatch(topic, partition, part) for part in column_parts(region, from_offset, decompressed_limit_bytes)]
 
 
 def _binary(pa: Any, buffer: Any, starts: Int64s, lengths: Int64s) -> Any:
