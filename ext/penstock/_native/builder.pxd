@@ -1,6 +1,15 @@
 from libc.stdint cimport int32_t, int64_t
 
 
+cdef enum:
+    VALUES_MAX = 256
+
+
+cdef class Values:
+    cdef const char *pointers[VALUES_MAX]
+    cdef int64_t lengths[VALUES_MAX]
+
+
 cdef class BatchBuilder:
     cdef char *data
     cdef Py_ssize_t capacity
@@ -19,5 +28,6 @@ cdef class BatchBuilder:
         self, const char *value, Py_ssize_t value_length, const char *key, Py_ssize_t key_length,
         const char *headers, Py_ssize_t headers_size, int32_t header_count, int64_t timestamp_ms,
     ) noexcept nogil
+    cdef int64_t write_values(self, Values values, int64_t count, int64_t timestamp_ms, Py_ssize_t limit_bytes) noexcept nogil
     cdef int write_crc(self) except -1
     cdef void reset_fast(self) noexcept

@@ -5,8 +5,9 @@ Thread safety: one thread at a time.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
@@ -18,7 +19,6 @@ from crc32c import crc32c as _crc32c
 from penstock.errors import InvalidArgumentError, InvalidTypeError, RecordTooLargeError
 
 cdef enum:
-    CHUNK = 512
     BATCH_BYTES_MAX = 0x7FFFFFFF  # the length field is a signed 32-bit integer
 
 cdef object _compress = None
@@ -30,13 +30,18 @@ def set_compressor(compress):
     _compress = compress
 
 
-cdef class _Values:
-    """Up to CHUNK values of a list: pointers, lengths and the reference that keeps them alive."""
-    cdef const char *pointers[CHUNK]
-    cdef Py_ssize_t lengths[CHUNK]
+cdef class Values:
+    """Up to VALUES_MAX values that are encoded in one go: where they lie and how long they are."""
 
 
-cdef _Values _spare = None
+cdef Values _spare = None
+
+
+cdef Values _take_spare():
+    global _spare
+    cdef Values values = _spare
+    _spare = None  # another thread makes its own
+    return Values.__new__(Values) if values is None else values
 
 
 cdef class BatchBuilder:
@@ -125,82 +130,115 @@ cdef class BatchBuilder:
 
     def append_list(self, list values not None, Py_ssize_t start, int64_t timestamp_ms, Py_ssize_t limit_bytes):
         """Add `values[start:]` (bytes each) until `size_bytes` reaches `limit_bytes`; returns the next index."""
-        cdef Py_ssize_t total = PyList_GET_SIZE(values)
-        cdef Py_ssize_t count, i, done
-        cdef int rc = 0
+        cdef Py_ssize_t total
+        cdef int64_t count, i, done
         cdef list held
-        cdef _Values gathered
+        cdef Values some = _take_spare()
+        cdef PyObject *item
         global _spare
-        gathered, _spare = _spare, None
-        if gathered is None:
-            gathered = _Values.__new__(_Values)
-        try:
-            while start < total and self.size_bytes < limit_bytes:
-                count = min(total - start, CHUNK, (limit_bytes - self.size_bytes) // 64 + 1)
-                held = PyList_GetSlice(values, start, start + count)
-                count = PyList_GET_SIZE(held)
-                for i in range(count):
-                    item = <object>PyList_GET_ITEM(held, i)
-                    if type(item) is not bytes:
-                        raise InvalidTypeError(f"values[{start + i}] is {type(item).__name__}; bytes are needed")
-                    gathered.pointers[i] = PyBytes_AS_STRING(item)
-                    gathered.lengths[i] = PyBytes_GET_SIZE(item)
-                done = 0
-                with nogil:
-                    while done < count and self.size_bytes < limit_bytes:
-                        rc = self.append_raw(gathered.pointers[done], gathered.lengths[done], NULL, -1, NULL, 0, 0, timestamp_ms)
-                        if rc:
-                            break
-                        done += 1
-                if rc:
-                    raise MemoryError()
-                start += done
-        finally:
-            _spare = gathered
+        if start < 0:
+            raise InvalidArgumentError(f"start is {start}; allowed is 0 or more")
+        while start < PyList_GET_SIZE(values) and self.size_bytes < limit_bytes:
+            total = PyList_GET_SIZE(values)
+            count = min(total - start, VALUES_MAX, (limit_bytes - self.size_bytes) // 64 + 1)
+            for i in range(count):
+                prefetch_object(PyList_GET_ITEM(values, start + i))
+            held = PyList_GetSlice(values, start, start + count)  # the references that keep them alive without the GIL
+            for i in range(count):
+                item = <PyObject *>PyList_GET_ITEM(held, i)
+                if not PyBytes_CheckExact(<object>item):
+                    raise InvalidTypeError(f"values[{start + i}] is {type(<object>item).__name__}; bytes are needed")
+                some.pointers[i] = PyBytes_AS_STRING(<object>item)
+                some.lengths[i] = PyBytes_GET_SIZE(<object>item)
+            with nogil:
+                done = self.write_values(some, count, timestamp_ms, limit_bytes)
+            if done < 0:
+                raise MemoryError()
+            start += done
+        _spare = some
         return start
+
+    cdef int64_t write_values(self, Values values, int64_t count, int64_t timestamp_ms, Py_ssize_t limit_bytes) noexcept nogil:
+        """Encode until `limit_bytes`; how many, or -1 without memory."""
+        cdef Py_ssize_t room = count * RECORD_OVERHEAD_MAX
+        cdef int64_t i
+        for i in range(count):
+            room += values.lengths[i]
+        if count == 0:
+            return 0
+        if self.reserve(room):
+            return -1
+        if self.count == 0:
+            self.base_timestamp_ms = self.max_timestamp_ms = timestamp_ms
+        elif timestamp_ms > self.max_timestamp_ms:
+            self.max_timestamp_ms = timestamp_ms
+        self.size_bytes = values_write(
+            self.data + self.size_bytes, self.data + limit_bytes, timestamp_ms - self.base_timestamp_ms, self.count,
+            values.pointers, values.lengths, &count,
+        ) - self.data
+        self.count += <int32_t>count
+        return count
 
     def append_fixed(self, buffer, Py_ssize_t width, Py_ssize_t start, Py_ssize_t stop, int64_t timestamp_ms, Py_ssize_t limit_bytes):
         """Add the items `start` to `stop` of `width` bytes each, until `limit_bytes`; returns the next index."""
         cdef Py_buffer view
-        cdef int rc = 0
+        cdef int64_t done = 0, i, count
+        cdef Values some = _take_spare()
+        global _spare
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
         try:
             if width < 0 or start < 0 or (width and stop > view.len // width):
                 raise InvalidArgumentError(f"items {start} to {stop} of {width} bytes are not in a buffer of {view.len} bytes")
             with nogil:
-                while start < stop and self.size_bytes < limit_bytes and rc == 0:
-                    rc = self.append_raw(<const char *>view.buf + start * width, width, NULL, -1, NULL, 0, 0, timestamp_ms)
-                    start += 1
+                while start < stop and self.size_bytes < limit_bytes:
+                    count = min(stop - start, VALUES_MAX, (limit_bytes - self.size_bytes) // (width + 8) + 1)
+                    for i in range(count):
+                        some.pointers[i] = <const char *>view.buf + (start + i) * width
+                        some.lengths[i] = width
+                    done = self.write_values(some, count, timestamp_ms, limit_bytes)
+                    if done < 0:
+                        break
+                    start += done
         finally:
             PyBuffer_Release(&view)
-        if rc:
+        _spare = some
+        if done < 0:
             raise MemoryError()
         return start
 
     def append_ranges(self, buffer, const int64_t[::1] offsets, Py_ssize_t start, Py_ssize_t stop, int64_t timestamp_ms, Py_ssize_t limit_bytes):
         """Add `buffer[offsets[i]:offsets[i + 1]]` for i from `start` to `stop`, until `limit_bytes`; returns the next index."""
         cdef Py_buffer view
-        cdef int rc = 0
-        cdef int64_t begin, end
+        cdef int64_t done = 0, i, count, begin = 0, end = 0, bad = -1
+        cdef Values some = _take_spare()
+        global _spare
         PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
         try:
             if start < 0 or stop >= offsets.shape[0]:
                 raise InvalidArgumentError(f"ranges {start} to {stop} need {stop + 1} offsets; there are {offsets.shape[0]}")
             with nogil:
-                while start < stop and self.size_bytes < limit_bytes and rc == 0:
-                    begin = offsets[start]
-                    end = offsets[start + 1]
-                    if begin < 0 or end < begin or end > view.len:
-                        rc = 1
+                while start < stop and self.size_bytes < limit_bytes and bad < 0:
+                    count = min(stop - start, VALUES_MAX, (limit_bytes - self.size_bytes) // 64 + 1)
+                    for i in range(count):
+                        begin = offsets[start + i]
+                        end = offsets[start + i + 1]
+                        if begin < 0 or end < begin or end > view.len:
+                            bad = start + i
+                            count = i
+                            break
+                        some.pointers[i] = <const char *>view.buf + begin
+                        some.lengths[i] = end - begin
+                    done = self.write_values(some, count, timestamp_ms, limit_bytes)
+                    if done < 0:
                         break
-                    rc = self.append_raw(<const char *>view.buf + begin, end - begin, NULL, -1, NULL, 0, 0, timestamp_ms)
-                    start += 1
+                    start += done
         finally:
             PyBuffer_Release(&view)
-        if rc == 1:
-            raise InvalidArgumentError(f"offsets[{start}] to offsets[{start + 1}] is {begin} to {end}; the buffer has {view.len} bytes")
-        if rc:
+        _spare = some
+        if done < 0:
             raise MemoryError()
+        if bad == start:
+            raise InvalidArgumentError(f"offsets[{bad}] to offsets[{bad + 1}] is {begin} to {end}; the buffer has {view.len} bytes")
         return start
 
     def seal(self, int codec=0, bint log_append_time=False, int64_t producer_id=-1, int producer_epoch=-1, int base_sequence=-1):

@@ -1,5 +1,6 @@
-from typing_extensions import Buffer
 from typing import Any
+
+from typing_extensions import Buffer
 
 from penstock._native.mapping import Mapping
 from penstock._native.region import Region

@@ -1,7 +1,8 @@
 """The segments of one partition: opening, rolling, deleting, finding.
 
-Files, in `<topic>-<partition>/`: `<20-digit base offset>.log`, `.index`, `.timeindex` as Kafka's, and `penstock.control`.
-Invariants: segments are contiguous; only the last one (the active) is written; a sealed file has exactly its data's size.
+Files, in `<topic>-<partition>/`: `<20-digit base offset>.log`, `.index`, `.timeindex` as Kafka's, and
+`penstock.control`. Invariants: segments are contiguous; only the last one (the active) is written; a sealed file has
+exactly its data's size.
 Thread and process safety: any number of both; what changes the list of segments holds the writer lock.
 Crash policy: the list of segments is what the published state says; files past it are strays of an unfinished roll and
 are removed by the next one. Recovery is in `recovery`.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,14 @@ from penstock._native.partition import Bells, Partition, ReadSegment
 from penstock._native.records import RecordCursor
 from penstock.errors import InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
 from penstock.storage.recovery import Incarnation, make_ready
-from penstock.storage.segment_file import INDEX_BYTES, SUFFIXES, TIME_INDEX_BYTES, bases_in, segment_path, sync_directory
+from penstock.storage.segment_file import (
+    INDEX_BYTES,
+    SUFFIXES,
+    TIME_INDEX_BYTES,
+    bases_in,
+    segment_path,
+    sync_directory,
+)
 from penstock.storage.topic_config import TopicConfig
 
 READ_SEGMENTS = 8  # maps kept for readers that jump about
@@ -82,7 +91,8 @@ class PartitionLog(Partition):
             Mapping(str(segment_path(self.directory, base, suffix)), length, True, create)
             for suffix, length in zip(SUFFIXES, lengths, strict=True)
         ]
-        self._set_writer(*maps, base)
+        log, index, time_index = maps
+        self._set_writer(log, index, time_index, base)
 
     def _roll(self, base: int, batch_bytes: int) -> None:
         """Seal the active segment (if it still is `base`) and begin the next one."""
@@ -215,16 +225,19 @@ class PartitionLog(Partition):
             size = max(self.config.segment_bytes, state["end_position"])
             entries = size // 4096 + 1
             lengths[".log"] = size
-            lengths[".index"] = entries * INDEX_BYTES if lengths[".index"] >= state["index_entries"] * INDEX_BYTES else -1
+            lengths[".index"] = (
+                entries * INDEX_BYTES if lengths[".index"] >= state["index_entries"] * INDEX_BYTES else -1
+            )
             needed = state["time_index_entries"] * TIME_INDEX_BYTES
             lengths[".timeindex"] = entries * TIME_INDEX_BYTES if lengths[".timeindex"] >= needed else -1
         maps = [
             Mapping(str(segment_path(self.directory, base, suffix)), lengths[suffix]) if lengths[suffix] >= 0 else None
             for suffix in SUFFIXES
         ]
-        if maps[0] is None:
+        log, index, time_index = maps
+        if log is None:
             raise os_error(2, str(segment_path(self.directory, base, ".log")), "opening")
-        segment = ReadSegment(*maps, base)
+        segment = ReadSegment(log, index, time_index, base)
         while len(self._segments) >= READ_SEGMENTS:
             self._segments.pop(next(iter(self._segments)))
         self._segments[base] = segment
@@ -291,11 +304,11 @@ class PartitionLog(Partition):
         with self._locked() as state:
             if not 0 <= offset <= state["log_end_offset"]:
                 raise OffsetOutOfRangeError(
-                    f"before_offset is {offset}; allowed is 0 to {state['log_end_offset']} for {self.topic}-{self.number}"
+                    f"before_offset is {offset}; {self.topic}-{self.number} allows 0 to {state['log_end_offset']}"
                 )
-            start = max(offset, state["log_start_offset"])
+            start: int = max(offset, state["log_start_offset"])
             bases = [base for base in bases_in(self.directory) if base <= state["active_base_offset"]]
-            dead = [base for base, following in zip(bases, bases[1:], strict=False) if following <= start]
+            dead = [base for base, following in itertools.pairwise(bases) if following <= start]
             if start == state["log_start_offset"] and not dead:
                 return start
             generation = state["generation"] + (1 if dead else 0)

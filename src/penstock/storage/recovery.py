@@ -56,7 +56,9 @@ def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnati
     try:
         fd = os.open(control, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except FileNotFoundError as error:
-        raise CorruptionError("the partition's directory is missing", str(directory), 0, "a directory", "nothing") from error
+        raise CorruptionError(
+            "the partition's directory is missing", str(directory), 0, "a directory", "nothing"
+        ) from error
     except OSError as error:
         raise os_error(error.errno or 0, str(control), "opening") from error
     try:
@@ -151,7 +153,9 @@ def _recover(directory: Path, state: dict[str, Any] | None) -> dict[str, Any]:
             segment_path(directory, start, suffix).touch()
         sync_directory(directory)
         return _empty_state(start, start)
-    synced_base = checkpoint["active_base_offset"] if checkpoint and checkpoint["active_base_offset"] in bases else bases[0]
+    synced_base = (
+        checkpoint["active_base_offset"] if checkpoint and checkpoint["active_base_offset"] in bases else bases[0]
+    )
     doubtful = [base for base in bases if base >= synced_base]
     last, scan = doubtful[0], None
     for place, base in enumerate(doubtful):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from penstock.storage.partition_log import PartitionLog
 from penstock.storage.segment_file import segment_path
 
@@ -21,7 +23,7 @@ def enforce_retention(log: PartitionLog, now_ms: int) -> int:
     bases = log.segments()
     keep_from: int = state["log_start_offset"]
     total = log.size_bytes() if config.retention_bytes >= 0 else 0
-    for base, following in zip(bases, bases[1:], strict=False):
+    for base, following in itertools.pairwise(bases):
         expired = config.retention_ms >= 0 and now_ms - log._newest_timestamp(base, state) > config.retention_ms
         if not expired and config.retention_bytes >= 0:
             size = segment_path(log.directory, base, ".log").stat().st_size

@@ -21,6 +21,7 @@ from penstock.errors import (
     ClosedError,
     InvalidConfigError,
     InvalidTypeError,
+    PenstockError,
     TopicExistsError,
     UnknownTopicError,
 )
@@ -131,7 +132,7 @@ class Broker:
             new = old.altered(changes)
             if new.partitions < old.partitions:
                 raise InvalidConfigError(
-                    f"partitions is {new.partitions}; topic {name!r} has {old.partitions}, and partitions cannot be removed"
+                    f"partitions is {new.partitions}; topic {name!r} has {old.partitions}, and none can be removed"
                 )
             for number in range(old.partitions, new.partitions):
                 self._make_directory(name, number)
@@ -160,7 +161,7 @@ class Broker:
         self._bell.ring()
 
     def delete_records(self, partition: TopicPartition, before_offset: int) -> int:
-        """Make records below `before_offset` unreadable (as Kafka's DeleteRecords); returns the new log start offset."""
+        """Make records below `before_offset` unreadable (Kafka's DeleteRecords); returns the new log start offset."""
         if isinstance(before_offset, bool) or not isinstance(before_offset, int):
             raise InvalidTypeError(f"before_offset is {type(before_offset).__name__}; an int is needed")
         return self._log(*partition).delete_before(before_offset)
@@ -211,23 +212,36 @@ class Broker:
                 log.close(durable=False)
 
     def close(self) -> None:
-        """Flush producers, close consumers, give preallocated room back, sync (unless `fsync="never"`). May be repeated."""
+        """Flush producers, close consumers, give preallocated room back, sync (unless `fsync="never"`).
+
+        When a producer's records cannot be stored, everything else is closed and that error is raised at the end.
+        May be repeated.
+        """
         if self._closed:
             return
         self._background.stop()
+        first: Exception | None = None
         for handle in list(self._handles):
-            handle.close()
+            try:
+                handle.close()
+            except PenstockError as error:
+                first = first or error
+                handle.purge()
+                handle.close()
         with self._lock:
             self._closed = True
             logs, self._logs = list(self._logs.values()), {}
-        try:
-            for log in logs:
+        for log in logs:
+            try:
                 log.close(durable=self.fsync != "never")
-        finally:
-            self._catalog.close()
-            self._election.release()
-            self._directory.close()
-            _live.discard(self)
+            except OSError as error:
+                first = first or error
+        self._catalog.close()
+        self._election.release()
+        self._directory.close()
+        _live.discard(self)
+        if first is not None:
+            raise first
 
     @property
     def closed(self) -> bool:
@@ -341,7 +355,7 @@ def _check_interval(name: str, value: object) -> None:
         raise InvalidConfigError(f"{name} is {value!r}; allowed is an int of at least 1")
 
 
-def open(  # noqa: A001 - the public name, as in shelve.open and dbm.open
+def open(
     path: str | os.PathLike[str] = "penstock-data",
     fsync: str = "interval",
     *,
@@ -367,4 +381,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-

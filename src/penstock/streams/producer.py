@@ -27,8 +27,9 @@ class Producer(Accumulator):
     """Sends records; used by any number of threads.
 
     `linger_ms`: how long a batch that is not full may wait (default 5, as Kafka 4.0; 0 stores at once).
-    `batch_size`: bytes of a full batch (default 128 KiB). `compression_type`: none, gzip, snappy, lz4, zstd; default the
-    topic's, and none where the topic says `producer`. `partitioner(topic, key, value, partitions)`: default Kafka's.
+    `batch_size`: bytes of a full batch (default 128 KiB). `compression_type`: none, gzip, snappy, lz4, zstd;
+    default the topic's, and none where the topic says `producer`. `partitioner(topic, key, value,
+    partitions)`: default Kafka's.
     `buffer_memory`: bytes of unsent records (default 32 MiB) above which a send stores everything first.
 
     Leaving the `with` block, `close` and closing the broker store what is buffered. After a fork the child's producer
@@ -58,9 +59,7 @@ class Producer(Accumulator):
         super().__init__(broker, broker._catalog_bell, partitioner, batch_size, buffer_memory, linger_ms == 0)
         broker._register(self)
 
-    def send_array(
-        self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None
-    ) -> int:
+    def send_array(self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None) -> int:
         """Buffer the items of an array, one record each; returns how many.
 
         `array`: numpy (n, width) uint8, one-dimensional fixed-width bytes (`S<width>`, trailing zeros included), or a
@@ -76,7 +75,7 @@ class Producer(Accumulator):
             width = array.shape[1]
         else:
             raise InvalidTypeError(
-                f"array is {array.ndim}-dimensional {array.dtype}; (n, width) uint8 or one-dimensional S<width> is needed"
+                f"array is {array.ndim}-dimensional {array.dtype}; (n, width) uint8 or 1-dimensional S<width> is needed"
             )
         self._check_item_size(topic, width)
         data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)

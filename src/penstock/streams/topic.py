@@ -48,7 +48,8 @@ class Topic(Appender):
     @property
     def config(self) -> TopicConfig:
         """The topic's configuration now."""
-        return self._broker._topic_config(self.name)
+        config: TopicConfig = self._broker._topic_config(self.name)
+        return config
 
     @property
     def partitions(self) -> int:
@@ -57,7 +58,8 @@ class Topic(Appender):
 
     def log(self, partition: int) -> PartitionLog:
         """The log of one partition."""
-        return self._broker._log(self.name, partition)
+        log: PartitionLog = self._broker._log(self.name, partition)
+        return log
 
     def describe(self) -> TopicDescription:
         """Offsets and sizes of every partition, and the configuration."""

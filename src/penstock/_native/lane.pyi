@@ -1,0 +1,36 @@
+from collections import deque
+from collections.abc import Iterable
+from threading import Lock
+from typing import Any
+
+from penstock._native.partition import Partition
+from penstock._native.records import Source
+
+class Waiting:
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+
+class Lane:
+    source: Source
+    log: Partition
+    waiting: deque[Waiting]
+    lock: Lock
+    began: float
+    def __init__(self, source: Source, log: Partition) -> None: ...
+    @property
+    def open_records(self) -> int: ...
+    @property
+    def open_bytes(self) -> int: ...
+    def renew(self) -> None: ...
+
+class TopicLanes:
+    name: str
+    config: Any
+    lanes: list[Lane]
+    partitions: int
+    max_message_bytes: int
+    codec: int
+    log_append_time: bool
+    def __init__(self, name: str, config: Any, logs: Iterable[Partition], codec: int, seed: int) -> None: ...
