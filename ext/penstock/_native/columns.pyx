@@ -34,24 +34,35 @@ cdef int _fill(
     const char *p, const char *end, const char *origin, BatchWalker walker, int64_t[:, ::1] columns, Py_ssize_t at, int64_t from_offset,
 ) noexcept nogil:
     """Parse one batch into columns from `at` on. The number of records kept, or -1 when a record contradicts itself."""
+    # plain locals and pointers: the compiler would read the walker again after every store into a column
     cdef record_fields fields
     cdef int64_t left = walker.count
+    cdef int64_t base_offset = walker.base_offset
+    cdef int64_t last_offset_delta = walker.last_offset_delta
+    cdef int64_t base_timestamp = walker.max_timestamp if walker.log_append_time else walker.base_timestamp
+    cdef int64_t timestamp_mask = 0 if walker.log_append_time else -1
+    cdef int64_t *offsets = &columns[0, at]
+    cdef int64_t *timestamps = &columns[1, at]
+    cdef int64_t *value_starts = &columns[2, at]
+    cdef int64_t *value_lengths = &columns[3, at]
+    cdef int64_t *key_starts = &columns[4, at]
+    cdef int64_t *key_lengths = &columns[5, at]
     cdef Py_ssize_t kept = 0
     cdef int64_t offset
     while left > 0:
         p = record_read(p, end, &fields)
-        if p == NULL or fields.offset_delta < 0 or fields.offset_delta > walker.last_offset_delta:
+        if p == NULL or fields.offset_delta < 0 or fields.offset_delta > last_offset_delta:
             return -1
         left -= 1
-        offset = walker.base_offset + fields.offset_delta
+        offset = base_offset + fields.offset_delta
         if offset < from_offset:
             continue
-        columns[0, at + kept] = offset
-        columns[1, at + kept] = walker.max_timestamp if walker.log_append_time else walker.base_timestamp + fields.timestamp_delta
-        columns[2, at + kept] = fields.value - origin
-        columns[3, at + kept] = fields.value_length
-        columns[4, at + kept] = fields.key - origin
-        columns[5, at + kept] = fields.key_length
+        offsets[kept] = offset
+        timestamps[kept] = base_timestamp + (fields.timestamp_delta & timestamp_mask)
+        value_starts[kept] = fields.value - origin
+        value_lengths[kept] = fields.value_length
+        key_starts[kept] = fields.key - origin
+        key_lengths[kept] = fields.key_length
         kept += 1
     return <int>kept if p == end else -1
 

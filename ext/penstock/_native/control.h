@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -78,7 +79,10 @@ typedef struct {
     int64_t allocated_index;
     int64_t allocated_time_index;
     int64_t synced_offset; /* everything below is on the disk */
-    char pad0[32];
+    int64_t pending_appends; /* appends that will want a sync, now on their way */
+    int64_t last_group;      /* records that the last sync was for */
+    int64_t last_sync_ns;
+    char pad0[8];
     uint64_t sequence;
     char pad1[56];
     control_slot slots[2];
@@ -244,6 +248,28 @@ static inline int file_reserve(int fd, int64_t from, int64_t size) {
     if (fcntl(fd, F_PREALLOCATE, &store) == -1) return errno;
     return ftruncate(fd, size) ? errno : 0;
 #endif
+}
+
+static inline int64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+/* Before a sync: let those join who are about to, for at most half the time that the last sync took. A lone writer
+ * never waits: nobody else is pending and the last group was one. */
+static inline void sync_gather(control_file *c) {
+    int64_t limit = c->last_sync_ns / 2, start = monotonic_ns();
+    if (limit > 5000000) limit = 5000000;
+    while (monotonic_ns() - start < limit) {
+        int64_t waiting = control_published(c)->log_end_offset - c->synced_offset;
+        if (__atomic_load_n(&c->pending_appends, __ATOMIC_ACQUIRE) <= 0 && waiting >= c->last_group) return;
+        sched_yield();
+    }
+}
+
+static inline void pending_add(control_file *c, int64_t change) {
+    __atomic_fetch_add(&c->pending_appends, change, __ATOMIC_ACQ_REL);
 }
 
 static inline int file_sync(int fd) {

@@ -42,6 +42,9 @@ cdef extern from "control.h" nogil:
         int64_t allocated_index
         int64_t allocated_time_index
         int64_t synced_offset
+        int64_t pending_appends
+        int64_t last_group
+        int64_t last_sync_ns
         control_slot slots[2]
         checkpoint_cell checkpoints[2]
 
@@ -75,4 +78,7 @@ cdef extern from "control.h" nogil:
     void bell_ring_always(bell_word *b)
     int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns)
     int file_reserve(int fd, int64_t start, int64_t size)
+    int64_t monotonic_ns()
+    void sync_gather(control_file *c)
+    void pending_add(control_file *c, int64_t change)
     int file_sync(int fd)

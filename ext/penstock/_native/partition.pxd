@@ -77,6 +77,7 @@ cdef class Partition:
     cdef readonly int number
     cdef readonly bint written
     cpdef int64_t append(self, batch) except -1
+    cdef int64_t _store(self, const char *batch, int64_t size) except -1
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1
     cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*)
     cdef void _write_checkpoint(self, control_slot *slot) noexcept

@@ -34,6 +34,9 @@ from penstock._native.control cimport (
     lock_handle_init,
     lock_init,
     lock_release,
+    monotonic_ns,
+    pending_add,
+    sync_gather,
 )
 from penstock._native.format cimport (
     BATCH_HEADER_BYTES,
@@ -249,6 +252,18 @@ cdef class Partition:
         return offset
 
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1:
+        cdef int64_t offset
+        if self.sync_each:
+            pending_add(self.control, 1)
+            try:
+                offset = self._store(batch, size)
+            finally:
+                pending_add(self.control, -1)
+            self.sync_to(offset + <int32_t>load_be32(batch + BATCH_LAST_OFFSET_DELTA) + 1)
+            return offset
+        return self._store(batch, size)
+
+    cdef int64_t _store(self, const char *batch, int64_t size) except -1:
         cdef int64_t offset = -1
         cdef int rc = APPEND_BUSY
         cdef append_writer *w = &self.writer
@@ -270,8 +285,6 @@ cdef class Partition:
                 raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
             rc = APPEND_BUSY
         self.written = True
-        if self.sync_each:
-            self.sync_to(offset + <int32_t>load_be32(batch + BATCH_LAST_OFFSET_DELTA) + 1)
         return offset
 
     def _set_writer(self, Mapping log, Mapping index, Mapping time_index, int64_t base_offset):
@@ -374,6 +387,7 @@ cdef class Partition:
         if rc:
             raise os_error(rc, self.control_map.path, "making the locks of")
         self.control.incarnation = incarnation
+        self.control.pending_appends = 0
         self._reset_locks()
 
     @property
@@ -418,6 +432,7 @@ cdef class Partition:
         cdef control_slot slot
         cdef int fd
         cdef lock_handle *lock = &self.sync_lock
+        cdef int64_t started, group
         while self.control.synced_offset < offset:
             with nogil:
                 rc = lock_acquire(lock, 1)
@@ -426,7 +441,11 @@ cdef class Partition:
             try:
                 if self.control.synced_offset >= offset:
                     return
+                with nogil:
+                    sync_gather(self.control)
                 control_snapshot(self.control, &slot)
+                started = monotonic_ns()
+                group = slot.log_end_offset - self.control.synced_offset
                 if slot.active_base_offset == self.writer.base_offset and self.control.synced_offset >= slot.active_base_offset:
                     fd = self.writer.log_fd
                     keep = self.log_map
@@ -437,6 +456,8 @@ cdef class Partition:
                 else:
                     self._sync_segments(self.control.synced_offset, slot.active_base_offset)
                 self._write_checkpoint(&slot)
+                self.control.last_sync_ns = monotonic_ns() - started
+                self.control.last_group = group
             finally:
                 lock_release(lock)
 

@@ -38,3 +38,6 @@ class BatchBuilder:
 
 def set_compressor(compress: Callable[[int, Any], bytes]) -> None: ...
 def encode_headers(headers: object) -> tuple[bytes, int]: ...
+
+class Values:
+    """Up to 256 values that are encoded in one go; used inside of the native modules."""

@@ -39,14 +39,15 @@ def boot_id() -> str:
         return (out.stdout.strip() or "unknown").ljust(36, "-")[:36]
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str, durable: bool) -> None:
     """Write a small file so that a crash leaves the old or the new one."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "w") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
         raise os_error(error.errno or 0, str(path), "writing") from error
@@ -87,7 +88,7 @@ def _prepare(path: Path) -> None:
     check_format(path)
     probe = path / META_FILE
     if not probe.exists():
-        replace_file(probe, f"# Penstock data directory\npenstock.format={FORMAT_VERSION}\ncluster.id={uuid.uuid4()}\n")
+        replace_file(probe, f"# Penstock data directory\npenstock.format={FORMAT_VERSION}\ncluster.id={uuid.uuid4()}\n", True)
 
 
 def _open_lock_file(path: Path) -> int:
@@ -141,7 +142,7 @@ class Directory:
         with open(_open_lock_file(bells), "r+b") as out:
             out.truncate(0)
             out.write(bytes(BELLS_BYTES))
-        replace_file(file, str(int(previous if previous.isdigit() else "0") + 1))
+        replace_file(file, str(int(previous if previous.isdigit() else "0") + 1), False)
 
     def rejoin(self) -> None:
         """In a forked child: hold a lock of its own, then let go of the parent's (no moment without one)."""

@@ -64,7 +64,9 @@ def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnati
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         state = read_control(str(control))
-        if state is None or state["incarnation"] != incarnation.number:
+        # the boot counts too: a power cut may have taken back the number of the incarnation
+        made = (state["incarnation"], state["boot_id"]) if state else None
+        if made != (incarnation.number, incarnation.boot_id):
             _bring_up(directory, control, fd, state, _Place(topic, number, bells), incarnation)
     finally:
         os.close(fd)
