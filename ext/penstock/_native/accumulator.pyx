@@ -24,6 +24,7 @@ from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
 
 cdef enum:
     RECORD_ROOM = 36
+    CHECKED_BLOCK = 2048
 
 
 cdef class Accumulator:
@@ -133,8 +134,8 @@ cdef class Accumulator:
     def send_many(self, topic, values, keys=None, partition=None, timestamp_ms=None):
         """Buffer many records; returns how many. `values`: an iterable of bytes; lists take the fast path.
 
-        `keys`: as many keys (bytes or None), or None. Everything else as in `send`. A list with a wrong element is
-        refused whole; an error while storing carries `.accepted`, the number of records that were accepted before it.
+        `keys`: as many keys (bytes or None), or None. Everything else as in `send`. An error carries `.accepted`, the
+        number of records accepted before it: `values[error.accepted:]` is what is left to send.
         """
         cdef TopicLanes lanes
         cdef int64_t timestamp
@@ -183,18 +184,16 @@ cdef class Accumulator:
 
     cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1:
         cdef Py_ssize_t total = PyList_GET_SIZE(values)
-        cdef Py_ssize_t i, done = 0, before
+        cdef Py_ssize_t done = 0, checked = 0, before
         cdef Lane lane
         cdef BatchBuilder builder
-        for i in range(total):
-            item = <object>PyList_GET_ITEM(values, i)
-            if type(item) is not bytes:
-                return self._send_mixed(lanes, values, partition, timestamp_ms)
-            if PyBytes_GET_SIZE(item) > lanes.max_message_bytes:
-                too_large(PyBytes_GET_SIZE(item), lanes.max_message_bytes, lanes.name)
         lane = <Lane>lanes.lanes[lanes.choose(partition, NULL, -1)]
         try:
             while done < total:
+                if done >= checked:
+                    checked = _check_values(values, done, lanes)
+                    if checked == done:
+                        return done + self._send_mixed(lanes, values[done:], partition, timestamp_ms)
                 if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
                     self._full(lanes, lane)
                     if partition is None:
@@ -205,14 +204,14 @@ cdef class Accumulator:
                 lane.callbacks = None
                 before = builder.size_bytes
                 try:
-                    done = builder.append_list(values, done, timestamp_ms, self._batch_size)
+                    done = builder.append_list(values, done, timestamp_ms, self._batch_size, checked)
                 finally:
                     self._held_bytes += builder.size_bytes - before
                     if lane.builder is not None:
                         lane.retire()
                     lane.builder, lane.callbacks = builder, callbacks
         except Exception as error:
-            error.accepted = done
+            error.accepted = done + getattr(error, "accepted", 0)
             raise
         if total and not self._linger_awake:
             if self._eager:
@@ -456,3 +455,15 @@ cdef class Accumulator:
         """Whether `close` was called."""
         return self._shut
 
+
+
+cdef Py_ssize_t _check_values(list values, Py_ssize_t start, TopicLanes lanes) except -1:
+    """Look at the next block of a list, while it is on its way into the cache: where plain bytes of allowed size end."""
+    cdef Py_ssize_t stop = min(PyList_GET_SIZE(values), start + CHECKED_BLOCK), i
+    for i in range(start, stop):
+        item = <object>PyList_GET_ITEM(values, i)
+        if type(item) is not bytes:
+            return start
+        if PyBytes_GET_SIZE(item) > lanes.max_message_bytes:
+            too_large(PyBytes_GET_SIZE(item), lanes.max_message_bytes, lanes.name)
+    return stop

@@ -10,6 +10,9 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
+cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
+
 from libc.string cimport memcpy
 
 from penstock._native.format cimport *
@@ -128,8 +131,10 @@ cdef class BatchBuilder:
         if rc:
             raise MemoryError()
 
-    def append_list(self, list values not None, Py_ssize_t start, int64_t timestamp_ms, Py_ssize_t limit_bytes):
-        """Add `values[start:]` (bytes each) until `size_bytes` reaches `limit_bytes`; returns the next index."""
+    def append_list(
+        self, list values not None, Py_ssize_t start, int64_t timestamp_ms, Py_ssize_t limit_bytes, Py_ssize_t stop=PY_SSIZE_T_MAX,
+    ):
+        """Add `values[start:stop]` (bytes each) until `size_bytes` reaches `limit_bytes`; returns the next index."""
         cdef Py_ssize_t total
         cdef int64_t count, i, done
         cdef list held
@@ -138,8 +143,8 @@ cdef class BatchBuilder:
         global _spare
         if start < 0:
             raise InvalidArgumentError(f"start is {start}; allowed is 0 or more")
-        while start < PyList_GET_SIZE(values) and self.size_bytes < limit_bytes:
-            total = PyList_GET_SIZE(values)
+        while start < min(PyList_GET_SIZE(values), stop) and self.size_bytes < limit_bytes:
+            total = min(PyList_GET_SIZE(values), stop)
             count = min(total - start, VALUES_MAX, (limit_bytes - self.size_bytes) // 64 + 1)
             for i in range(count):
                 prefetch_object(PyList_GET_ITEM(values, start + i))

@@ -1,0 +1,142 @@
+"""Processes are killed with SIGKILL at any instruction; what was acknowledged stays, and nobody else is held up."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import penstock
+
+WRITER = """
+import sys, penstock
+broker = penstock.open(sys.argv[1])
+topic = broker.topic("t")
+tag = sys.argv[2].encode()
+n = 0
+while True:
+    value = b"%s/%d/" % (tag, n) + b"x" * (n * 37 % 3000)
+    meta = topic.append(value, partition=0)
+    sys.stdout.write(f"{meta.offset} {value.decode()}\\n")
+    sys.stdout.flush()
+    n += 1
+"""
+BATCHER = """
+import sys, penstock
+broker = penstock.open(sys.argv[1])
+tag = sys.argv[2].encode()
+n = 0
+with broker.producer(linger_ms=1000, compression_type="lz4") as producer:
+    while True:
+        producer.send_many("t", [b"%s/%d/" % (tag, n + i) + b"y" * ((n + i) * 37 % 3000) for i in range(300)])
+        producer.flush()
+        n += 300
+        sys.stdout.write(f"- {tag.decode()}/{n}\\n")
+        sys.stdout.flush()
+"""
+READER = """
+import sys, penstock
+broker = penstock.open(sys.argv[1])
+for record in broker.consumer("t"):
+    print(record.offset, flush=True)
+"""
+
+
+def start(script: str, path: Path, tag: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", script, str(path), tag], stdout=subprocess.PIPE, text=True)
+
+
+def kill_after(process: subprocess.Popen[str], seconds: float) -> list[str]:
+    """Let it work for `seconds` after its first line, kill it; the whole lines that it wrote."""
+    assert process.stdout is not None
+    import threading
+
+    lines = [process.stdout.readline()]
+    assert lines[0], "the writer ended by itself"
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    lines += process.stdout.readlines()
+    assert process.wait() == -9
+    process.stdout.close()
+    timer.join()
+    return [line.rstrip("\n") for line in lines if line.endswith("\n")]
+
+
+def expected_value(value: bytes) -> bytes:
+    tag, n, filling = value.split(b"/")
+    letter = b"y" if tag.startswith(b"b") else b"x"
+    assert filling == letter * (int(n) * 37 % 3000), "a torn or invented value"
+    return tag
+
+
+def check_dense(records: list[tuple[int, bytes]]) -> dict[bytes, int]:
+    assert [offset for offset, _ in records] == list(range(len(records)))
+    counts: dict[bytes, int] = {}
+    for _, value in records:
+        tag = expected_value(value)
+        number = int(value.split(b"/")[1])
+        assert number == counts.get(tag, 0), "a record is missing, repeated or out of order"
+        counts[tag] = number + 1
+    return counts
+
+
+def crash_rounds(path: Path, rounds: int, read, keep_open: bool, seed: int) -> None:
+    chance = random.Random(seed)
+    first = penstock.open(path)
+    first.create_topic("t", segment_bytes=1 << 20)
+    if not keep_open:
+        first.close()
+    acknowledged: dict[int, bytes] = {}
+    flushed: dict[bytes, int] = {}
+    for turn in range(rounds):
+        writers = [start(WRITER, path, f"a{turn}"), start(BATCHER, path, f"b{turn}")]
+        for writer in writers:
+            for line in kill_after(writer, chance.uniform(0.0, 0.25)):
+                offset, value = line.split(" ")
+                if offset == "-":
+                    tag, count = value.split("/")
+                    flushed[tag.encode()] = int(count)
+                else:
+                    acknowledged[int(offset)] = value.encode()
+        before = time.monotonic()
+        broker = first if keep_open else penstock.open(path)
+        meta = broker.topic("t").append(b"c%d/0/" % turn, partition=0)
+        assert time.monotonic() - before < 5.0
+        acknowledged[meta.offset] = b"c%d/0/" % turn
+        records = read(broker)
+        counts = check_dense(records)
+        if not keep_open:
+            broker.close()
+        for offset, value in acknowledged.items():
+            assert records[offset][1] == value
+        for tag, count in flushed.items():
+            assert counts[tag] >= count
+    first.close()
+    assert penstock.verify(path).ok
+
+
+@pytest.mark.parametrize("keep_open", [False, True], ids=["alone", "beside-an-open-broker"])
+def test_killed_writers_lose_and_invent_nothing(tmp_path, read, keep_open):
+    crash_rounds(tmp_path, 2, read, keep_open, seed=1)  # two writers killed in each round
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("keep_open", [False, True])
+def test_killed_writers_for_long(tmp_path, read, keep_open):
+    crash_rounds(tmp_path, 40, read, keep_open, seed=2)
+
+
+def test_killed_reader_disturbs_nobody(tmp_path, read):
+    with penstock.open(tmp_path) as broker:
+        topic = broker.create_topic("t")
+        for n in range(100):
+            topic.append(b"%d" % n)
+        for turn in range(2):
+            assert kill_after(start(READER, tmp_path, ""), 0.05 * turn)
+            topic.append(b"after")
+        assert [offset for offset, _ in read(broker)] == list(range(102))
