@@ -17,9 +17,11 @@ def clock():
 
 
 @pytest.fixture
-def broker(tmp_path, clock):
-    with penstock.open(tmp_path / "data", clock=clock) as broker:
-        yield broker
+def broker(tmp_path, clock, request):
+    with penstock.open(tmp_path / "data", clock=clock) as opened:
+        yield opened
+    request.node.funcargs.clear()  # pytest would keep the broker longer than `nothing_left_mapped` allows
+    del opened
 
 
 def test_create_describe_delete(broker):

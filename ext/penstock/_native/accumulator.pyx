@@ -355,13 +355,13 @@ cdef class Accumulator:
                     on_delivery(None, make_metadata(lane.source, offset + place, timestamp if stamp < 0 else stamp))
         return 0
 
-    def _store_topic(self, TopicLanes lanes not None, double older_than=-1.0):
+    def _store_topic(self, TopicLanes lanes not None, older_than=None):
         """Store the topic's records (only of batches begun before `older_than`, if given); the first error, or None."""
         first = None
         cdef Lane lane
         for item in lanes.lanes:
             lane = item
-            if older_than >= 0 and lane.began > older_than and not lane.waiting:
+            if older_than is not None and lane.began > older_than and not lane.waiting:
                 continue
             try:
                 lane.retire()

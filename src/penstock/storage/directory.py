@@ -88,7 +88,9 @@ def _prepare(path: Path) -> None:
     check_format(path)
     probe = path / META_FILE
     if not probe.exists():
-        replace_file(probe, f"# Penstock data directory\npenstock.format={FORMAT_VERSION}\ncluster.id={uuid.uuid4()}\n", True)
+        replace_file(
+            probe, f"# Penstock data directory\npenstock.format={FORMAT_VERSION}\ncluster.id={uuid.uuid4()}\n", True
+        )
 
 
 def _open_lock_file(path: Path) -> int:

@@ -131,7 +131,7 @@ class Producer(Accumulator):
         """Store the batches that waited long enough; True when nothing is left. A failure is kept for the next call."""
         limit = self._broker.clock.monotonic() - self.linger_s
         for lanes in self._loaded():
-            error = self._store_topic(lanes, max(limit, 0.0))
+            error = self._store_topic(lanes, limit)
             if error is not None:
                 self._failure = error
         return self.buffered_records == 0

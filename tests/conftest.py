@@ -1,0 +1,31 @@
+"""Fixtures shared by all tests, and the check that nothing mapped is left behind."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock._native import mapping
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_mapped(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Maps and descriptors are gone once a test's objects are."""
+    gc.collect()
+    before = mapping.live_mappings(), mapping.live_descriptors()
+    yield
+    request.node.funcargs.clear()
+    gc.collect()
+    after = mapping.live_mappings(), mapping.live_descriptors()
+    assert after <= before, f"mappings and descriptors went from {before} to {after}"
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[penstock.Broker]:
+    """An open broker in a directory of its own."""
+    with penstock.open(tmp_path / "data") as opened:
+        yield opened
