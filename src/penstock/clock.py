@@ -78,3 +78,8 @@ class VirtualClock:
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener()` after each advance (used by blocking reads)."""
         self._listeners.append(listener)
+
+    def unsubscribe(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`; nothing happens when it was not subscribed."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)

@@ -188,3 +188,10 @@ def test_closed(broker):
                  lambda: broker.create_topic("u"), lambda: broker.delete_topic("t")):  # fmt: skip
         with pytest.raises(penstock.ClosedError):
             call()
+
+
+def test_a_closed_broker_leaves_its_clock(tmp_path, clock):
+    for _ in range(3):
+        penstock.open(tmp_path, clock=clock).close()
+    assert clock._listeners == []
+    clock.advance(1)

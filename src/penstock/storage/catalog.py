@@ -7,13 +7,14 @@ row and removed after it, so a row always has its directories.
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import CorruptionError, TopicExistsError, UnknownTopicError
+from penstock.errors import CorruptionError, DiskFullError, TopicExistsError, UnknownTopicError
 from penstock.storage.topic_config import TopicConfig
 
 CATALOG_FILE = "catalog.sqlite3"
@@ -42,6 +43,8 @@ class Catalog:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute(_SCHEMA)
         except sqlite3.DatabaseError as error:
+            if _is_full(error):
+                raise DiskFullError(errno.ENOSPC, f"no room to open {self._path}: {error}") from error
             raise CorruptionError(f"the catalog cannot be opened: {error}", str(self._path), 0) from error
         return connection
 
@@ -76,9 +79,19 @@ class Catalog:
 
     def _write(self, statement: str, *values: Any) -> int:
         with self._lock:
-            return self._connection.execute(statement, values).rowcount
+            try:
+                return self._connection.execute(statement, values).rowcount
+            except sqlite3.OperationalError as error:
+                if _is_full(error):
+                    raise DiskFullError(errno.ENOSPC, f"no room to write {self._path}: {error}") from error
+                raise
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._connection.close()
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -237,6 +237,9 @@ class Broker:
             except OSError as error:
                 first = first or error
         self._catalog.close()
+        unsubscribe = getattr(self.clock, "unsubscribe", None)
+        if unsubscribe is not None:
+            unsubscribe(self._bell.ring)
         self._election.release()
         self._directory.close()
         _live.discard(self)

@@ -17,6 +17,7 @@ class Linger:
 
     def __init__(self, producer: Producer) -> None:
         self._event = threading.Event()
+        self._pause = threading.Event()  # set to cut a pause short
         self._stopped = False
         self._thread = threading.Thread(
             target=self._run, args=(weakref.ref(producer, self._gone),), name="penstock-linger", daemon=True
@@ -31,15 +32,17 @@ class Linger:
         """End the thread and wait for it (not when called by it)."""
         self._stopped = True
         self._event.set()
+        self._pause.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _gone(self, _: object) -> None:
         self._stopped = True
         self._event.set()
+        self._pause.set()
 
     def _run(self, reference: weakref.ref[Producer]) -> None:
-        pause = threading.Event()
+        pause = self._pause
         while not self._stopped:
             self._event.wait()
             producer = reference()
