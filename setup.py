@@ -37,6 +37,7 @@ extensions = [
     for name in names
 ]
 setup(
+    options={"build_ext": {"parallel": os.cpu_count()}},
     ext_modules=cythonize(
         extensions,
         include_path=["ext"],

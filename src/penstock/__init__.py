@@ -6,7 +6,6 @@ Start with `penstock.open`.
 from penstock._native.records import Record, RecordMetadata
 from penstock.clock import Clock, SystemClock, VirtualClock
 from penstock.errors import (
-    BufferFullError,
     ClosedError,
     CodecUnavailableError,
     ConcurrencyError,
@@ -43,7 +42,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Broker",
-    "BufferFullError",
     "Clock",
     "ClosedError",
     "CodecUnavailableError",

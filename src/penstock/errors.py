@@ -111,11 +111,5 @@ class DataDirectoryError(PenstockError, OSError):
     """The data directory cannot be used: not a directory, not writable, or owned by someone else."""
 
 
-class BufferFullError(PenstockError, TimeoutError):
-    """The producer's buffer is full and could not be written within `max_block_ms`; nothing was accepted."""
-
-    retriable = True
-
-
 class CodecUnavailableError(PenstockError, ImportError):
     """The batch is compressed by a codec whose library is not installed; the message names the extra to install."""

@@ -235,3 +235,22 @@ def test_partition_directory_is_missing(tmp_path):
     shutil.rmtree(tmp_path / "t-0")
     with penstock.open(tmp_path) as broker, pytest.raises(penstock.CorruptionError):
         broker.topic("t").append(b"v")
+
+
+@pytest.mark.xfail(
+    reason="Partition._region does not compare a base offset with the end of the batch before", strict=True
+)
+@pytest.mark.parametrize("flip", [1, 4])
+def test_flipped_base_offset_is_found(tmp_path, flip):
+    """The checksum does not cover it; its neighbours tell (docs/promises.md)."""
+    path = tmp_path / "data"
+    with penstock.open(path) as broker:
+        topic = broker.create_topic("t")
+        for value in VALUES:
+            topic.append(value)
+    data = bytearray((path / LOG).read_bytes())
+    data[2 * (12 + int.from_bytes(data[8:12], "big")) + 7] ^= flip
+    (path / LOG).write_bytes(data)
+    with penstock.open(path) as broker, broker.consumer("t") as consumer, pytest.raises(penstock.CorruptionError):
+        for _ in range(3):
+            consumer.poll(max_records=1, timeout=0.1)

@@ -6,6 +6,7 @@ broker works: it holds its own locks and connections, and what the parent had bu
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
@@ -80,6 +81,7 @@ class Broker:
         self._topics_generation = -1
         self._logs: dict[tuple[str, int], PartitionLog] = {}
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._producers: set[Producer] = set()  # held: one that is dropped without a close may have unsent records
         self._closed = False
         self._election = FileLock(self.path / "maintenance.lock")
         self._background = Background(self)
@@ -319,9 +321,12 @@ class Broker:
 
     def _register(self, handle: Any) -> None:
         self._handles.add(handle)
+        if isinstance(handle, Producer):
+            self._producers.add(handle)
 
     def _unregister(self, handle: Any) -> None:
         self._handles.discard(handle)
+        self._producers.discard(handle)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -383,4 +388,10 @@ def _after_fork_in_child() -> None:
             broker._after_fork()
 
 
+def _close_at_exit() -> None:
+    for broker in list(_live):
+        broker.close()
+
+
+atexit.register(_close_at_exit)
 os.register_at_fork(after_in_child=_after_fork_in_child)
