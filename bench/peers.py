@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.endurance import Endurance
 from bench.environment import environment
 from bench.latency import Latency
 from bench.measure import Result, table
@@ -23,7 +24,10 @@ def main() -> None:
     """Run, print the table, keep the JSON (not with --quick)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; nothing is kept")
-    parser.add_argument("--only", choices=("writing", "reading", "latency", "opening"), help="one group")
+    parser.add_argument("--only", choices=("writing", "reading", "latency", "opening", "endurance"), help="one group")
+    parser.add_argument(
+        "--full", action="store_true", help="endurance with 20 GB and 10^8 records: takes disk and minutes"
+    )
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--data", type=Path, default=Path("penstock-bench"), help="where files are made, then removed")
@@ -35,7 +39,7 @@ def main() -> None:
         found = environment(directory)
         for name, value in found.items():
             print(f"{name}: {value}")
-        results = run(directory, records, rounds, options.only, options.quick)
+        results = run(directory, records, rounds, options.only, options.quick, options.full)
     finally:
         shutil.rmtree(directory)
     print(f"\n{records:,} records of 100 bytes, medians of {rounds} interleaved rounds\n")
@@ -52,7 +56,7 @@ def main() -> None:
         RESULTS.write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def run(directory: Path, records: int, rounds: int, only: str | None, quick: bool) -> list[Result]:
+def run(directory: Path, records: int, rounds: int, only: str | None, quick: bool, full: bool) -> list[Result]:
     """The groups asked for."""
     results: list[Result] = []
     if only in (None, "writing"):
@@ -63,6 +67,8 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += Latency(directory, rounds, quick).run()
     if only in (None, "opening"):
         results += Opening(directory, rounds, quick).run()
+    if only == "endurance" or full:
+        results += Endurance(directory, full and not quick).run()
     return results
 
 

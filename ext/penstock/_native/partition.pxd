@@ -84,5 +84,8 @@ cdef class Partition:
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1
     cdef LogRegion _region(
-        self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset
+        self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset,
+        bint entered,
     )
+    cdef bint _plausible(self, const char *data, int64_t position, int64_t limit, int64_t expected) noexcept
+    cdef object _implausible(self, ReadSegment segment, int64_t position, int64_t limit, int64_t expected)

@@ -481,6 +481,7 @@ cdef class Partition:
         cdef control_slot slot
         cdef ReadSegment segment
         cdef int64_t position, limit
+        cdef bint entered = False
         control_snapshot(self.control, &slot)
         if self.control.flags & PENSTOCK_FLAG_DELETED:
             raise UnknownTopicError(f"topic {self.topic!r} was deleted")
@@ -494,6 +495,7 @@ cdef class Partition:
         if after is not None and after.next_offset == offset:
             segment = after.segment
             position = after.next_position
+            entered = True
         else:
             segment = self._segment_of(offset, slot.active_base_offset)
             position = segment.first_position(offset, self._entries(segment, &slot, INDEX_ENTRY_BYTES))
@@ -502,7 +504,7 @@ cdef class Partition:
         while True:
             limit = self._limit(segment, &slot)
             if position < limit:
-                return self._region(segment, position, limit, offset, max_bytes, slot.log_end_offset)
+                return self._region(segment, position, limit, offset, max_bytes, slot.log_end_offset, entered)
             following = self._segment_after(segment.base_offset, slot.active_base_offset)
             if following is None:
                 raise CorruptionError("the log ends before its published end", segment.log.path, position, f"offset {offset}", "end of file")
@@ -532,28 +534,48 @@ cdef class Partition:
         control_snapshot(self.control, &slot)
         return self._entries(segment, &slot, TIME_INDEX_ENTRY_BYTES)
 
-    cdef LogRegion _region(self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset):
+    cdef bint _plausible(self, const char *data, int64_t position, int64_t limit, int64_t expected) noexcept:
+        """Whether a batch header lies here whose size fits, and which begins at the `expected` offset (-1: at any)."""
+        cdef int64_t size, base
+        if position + BATCH_HEADER_BYTES > limit:
+            return False
+        size = <int64_t><int32_t>load_be32(data + position + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
+        base = <int64_t>load_be64(data + position)
+        if size < BATCH_HEADER_BYTES or position + size > limit or <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) < 0:
+            return False
+        return base == expected or (expected < 0 and 0 <= base < 1 << 62)
+
+    cdef object _implausible(self, ReadSegment segment, int64_t position, int64_t limit, int64_t expected):
+        cdef const char *data = segment.log.data + position
+        if position + BATCH_HEADER_BYTES > limit:
+            return CorruptionError("a batch header is cut", segment.log.path, position, f"{BATCH_HEADER_BYTES} bytes", limit - position)
+        return CorruptionError(
+            "a batch header contradicts what surrounds it", segment.log.path, position,
+            f"offset {'of the log' if expected < 0 else expected} and at most {limit - position} bytes",
+            f"offset {<int64_t>load_be64(data)} and {<int64_t><int32_t>load_be32(data + BATCH_LENGTH) + BATCH_LOG_OVERHEAD} bytes",
+        )
+
+    cdef LogRegion _region(self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset, bint entered):
         cdef LogRegion region
         cdef const char *data = segment.log.data
         cdef int64_t start = -1
-        cdef int64_t base, size, next_offset = offset
+        cdef int64_t size, next_offset = offset
+        cdef int64_t expected = offset if entered else (segment.base_offset if position == 0 else -1)
         if segment.log.file_size() < limit:
             raise CorruptionError("the file was cut", segment.log.path, segment.log.file_size(), f"{limit} bytes", segment.log.file_size())
         while position < limit and next_offset < end_offset:
-            if position + BATCH_HEADER_BYTES > limit:
-                raise CorruptionError("a batch header is cut", segment.log.path, position, BATCH_HEADER_BYTES, limit - position)
+            if start >= 0 and (position - start >= max_bytes or not self._plausible(data, position, limit, next_offset)):
+                break  # a bad batch is reported by the fetch that begins with it
+            if not self._plausible(data, position, limit, expected):
+                raise self._implausible(segment, position, limit, expected)
             size = <int64_t><int32_t>load_be32(data + position + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
-            if size < BATCH_HEADER_BYTES or position + size > limit:
-                raise CorruptionError("a batch claims an impossible size", segment.log.path, position, f"{BATCH_HEADER_BYTES} to {limit - position}", size)
-            base = <int64_t>load_be64(data + position)
             if start >= 0 and position + size - start > max_bytes:
                 break
-            next_offset = base + <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) + 1
-            if next_offset <= base or base > end_offset or base < segment.base_offset:
-                raise CorruptionError("a batch claims an impossible offset", segment.log.path, position, f"{segment.base_offset} to {end_offset}", base)
-            if start < 0:
-                if next_offset > offset:
-                    start = position
+            expected = <int64_t>load_be64(data + position) + <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) + 1
+            if start < 0 and expected > offset:
+                start = position
+            if start >= 0:
+                next_offset = expected
             position += size
         if start < 0:
             raise CorruptionError("no batch holds an offset of the log", segment.log.path, position, offset, "end of segment")

@@ -201,12 +201,24 @@ class PartitionLog(Partition):
         place = bisect.bisect_right(bases, offset) - 1
         if place < 0:
             raise OffsetOutOfRangeError(f"no segment of {self.topic}-{self.number} holds offset {offset}")
-        return self._read_segment(bases[place])
+        return self._living_segment(bases[place], offset)
+
+    def _living_segment(self, base: int, offset: int) -> ReadSegment:
+        """The segment, unless retention removed it meanwhile: then `offset` is out of range."""
+        try:
+            return self._read_segment(base)
+        except FileNotFoundError as error:
+            start = self.log_start_offset
+            if offset >= start:
+                raise
+            raise OffsetOutOfRangeError(
+                f"offset {offset} of {self.topic}-{self.number} is not in the log any more: it begins at {start}"
+            ) from error
 
     def _segment_after(self, base: int, active_base: int) -> ReadSegment | None:
         bases = self.segments()
         place = bisect.bisect_right(bases, base)
-        return self._read_segment(bases[place]) if place < len(bases) else None
+        return self._living_segment(bases[place], bases[place]) if place < len(bases) else None
 
     def _reopen_segment(self, base: int) -> ReadSegment:
         self._segments.pop(base, None)
@@ -247,6 +259,15 @@ class PartitionLog(Partition):
         """(offset, timestamp) of the first record whose timestamp is >= `timestamp_ms`, or None."""
         if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int):
             raise InvalidTypeError(f"timestamp_ms is {type(timestamp_ms).__name__}; an int of milliseconds is needed")
+        while True:
+            before = self.log_start_offset
+            try:
+                return self._find_timestamp(timestamp_ms)
+            except (FileNotFoundError, OffsetOutOfRangeError):
+                if self.log_start_offset == before:  # retention is not what took it
+                    raise
+
+    def _find_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         state = self._state()
         start: int = state["log_start_offset"]
         for base in self.segments():

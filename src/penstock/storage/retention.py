@@ -14,6 +14,17 @@ def enforce_retention(log: PartitionLog, now_ms: int) -> int:
     By time: segments whose newest record is older than `retention_ms`, the active one included (it is rolled first).
     By size: while what would be left is at least `retention_bytes`. Nothing is deleted with an empty `cleanup_policy`.
     """
+    while True:
+        before = log.log_start_offset
+        try:
+            return _enforce(log, now_ms)
+        except FileNotFoundError:
+            # Another thread or process deleted the segment first; when it did not, the file is really missing.
+            if log.log_start_offset == before:
+                raise
+
+
+def _enforce(log: PartitionLog, now_ms: int) -> int:
     config = log.config
     if config.cleanup_policy != "delete":
         return log.log_start_offset
