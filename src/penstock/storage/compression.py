@@ -56,7 +56,7 @@ def require(number: int) -> None:
 def compress(number: int, data: Any) -> bytes:
     """`data` as Kafka's clients write it in a batch of this codec."""
     if number == LZ4:
-        packed: bytes = lz4.frame.compress(data, block_linked=False, block_size=lz4.frame.BLOCKSIZE_MAX256KB)
+        packed: bytes = lz4.frame.compress(data, block_linked=False, block_size=lz4.frame.BLOCKSIZE_MAX64KB)
         return packed
     if number == GZIP:
         deflate = zlib.compressobj(wbits=31)
