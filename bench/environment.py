@@ -8,7 +8,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-PACKAGES = ("penstock", "numpy", "lz4", "crc32c", "rocksdict", "lmdb")
+import penstock
+
+PACKAGES = ("numpy", "lz4", "crc32c", "rocksdict", "lmdb")
 
 
 def environment(directory: Path) -> dict[str, str]:
@@ -19,6 +21,7 @@ def environment(directory: Path) -> dict[str, str]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "file system": _file_system(directory),
+        "penstock": penstock.__version__,
     }
     for package in PACKAGES:
         try:
