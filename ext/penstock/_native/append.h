@@ -5,6 +5,8 @@
 #ifndef PENSTOCK_APPEND_H
 #define PENSTOCK_APPEND_H
 
+#include <sys/uio.h>
+
 #include "control.h"
 #include "format.h"
 
@@ -29,6 +31,7 @@ typedef struct {
     int64_t log_length, index_length, time_index_length; /* of the maps */
     int64_t segment_bytes, segment_ms;
     int64_t dead_owners; /* how often the lock came from a writer that died */
+    int sync_each; /* every append is followed by a sync */
     int error;
 } append_writer;
 
@@ -74,14 +77,20 @@ static inline int append_index(append_writer *w, control_slot *s, int64_t last_o
 }
 
 /* Large batches go through the system call, which fills fresh pages without faulting on each of them; small ones are
- * cheaper to copy into the map. Both end in the same page cache. */
-static inline int append_copy(append_writer *w, const char *batch, int64_t size, int64_t position) {
-    if (size < WRITE_CALL_MIN) {
+ * cheaper to copy into the map, unless each is synced: a page that was just written back faults on the next store, and
+ * waits for the disk. All end in the same page cache. */
+static inline int append_copy(append_writer *w, const char *batch, int64_t size, int64_t position, int64_t base_offset) {
+    char base[8];
+    if (size < WRITE_CALL_MIN && !w->sync_each) {
         memcpy(w->log + position, batch, size);
+        store_be64(w->log + position, (uint64_t)base_offset);
         return 0;
     }
-    for (int64_t done = 8; done < size;) {
-        ssize_t wrote = pwrite(w->log_fd, batch + done, size - done, position + done);
+    store_be64(base, (uint64_t)base_offset);
+    for (int64_t done = 0; done < size;) {
+        struct iovec parts[2] = {{base + done, 8 - done}, {(char *)batch + 8, size - 8}};
+        if (done >= 8) parts[0].iov_len = 0, parts[1].iov_base = (char *)batch + done, parts[1].iov_len = size - done;
+        ssize_t wrote = pwritev(w->log_fd, parts, 2, position + done);
         if (wrote < 0 && errno != EINTR) return errno;
         if (wrote > 0) done += wrote;
     }
@@ -109,9 +118,8 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
         w->error = append_index(w, &s, last_offset, position);
         if (w->error) return APPEND_ERROR;
     }
-    w->error = append_copy(w, batch, size, position);
+    w->error = append_copy(w, batch, size, position, s.log_end_offset);
     if (w->error) return APPEND_ERROR;
-    store_be64(w->log + position, (uint64_t)s.log_end_offset);
     s.bytes_since_index += size;
     if (position == 0) s.first_timestamp_ms = max_timestamp;
     if (max_timestamp > s.max_timestamp_ms) {

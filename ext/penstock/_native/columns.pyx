@@ -1,9 +1,10 @@
-"""Columns of batches for array programs: offsets, timestamps, and where keys and values lie, in one pass without the GIL."""
+"""Columns of batches for array programs: where values lie, in one pass without the GIL; the rest when it is asked for."""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from penstock._native.format cimport *
@@ -15,56 +16,167 @@ import numpy as np
 from penstock.errors import CorruptionError
 
 
+cdef struct batch_view:
+    const char *payload
+    const char *end
+    int64_t count
+    int64_t base_offset
+    int64_t last_offset_delta
+    int64_t base_timestamp
+    int64_t timestamp_mask  # 0 where every record has the batch's time (LogAppendTime)
+
+
+cdef enum column_pair:
+    VALUE_PLACES
+    KEY_PLACES
+    OFFSETS_AND_TIMESTAMPS
+
+
 cdef class ColumnPart:
     """Records that share one value buffer: consecutive uncompressed batches, or one compressed batch.
 
-    `buffer`: what `value_starts` and `key_starts` index into. The five columns are numpy int64 arrays of one length.
+    `buffer`: what `value_starts` and `key_starts` index into. All columns are read-only numpy int64 arrays of `count`.
+    Invariant: every record was parsed once, for the values, before any other column is made.
     """
 
     cdef readonly object buffer
-    cdef readonly object offsets
-    cdef readonly object timestamps
+    cdef readonly Py_ssize_t count
+    cdef readonly int64_t base_offset
+    cdef readonly int64_t last_offset
     cdef readonly object value_starts
     cdef readonly object value_lengths
-    cdef readonly object key_starts
-    cdef readonly object key_lengths
+    cdef object keys
+    cdef object places
+    cdef const char *origin
+    cdef int64_t from_offset
+    cdef batch_view *batches
+    cdef Py_ssize_t batch_count
+
+    def __dealloc__(self):
+        free(self.batches)
+
+    @property
+    def offsets(self):
+        """Offset of each record."""
+        return self._places()[0]
+
+    @property
+    def timestamps(self):
+        """Timestamp of each record in milliseconds."""
+        return self._places()[1]
+
+    @property
+    def key_starts(self):
+        """Where each key begins in `buffer`."""
+        return self._keys()[0]
+
+    @property
+    def key_lengths(self):
+        """Bytes of each key, -1 for null."""
+        return self._keys()[1]
+
+    cdef object _places(self):
+        if self.places is None:
+            self.places = self._columns(OFFSETS_AND_TIMESTAMPS)
+        return self.places
+
+    cdef object _keys(self):
+        if self.keys is None:
+            self.keys = self._columns(KEY_PLACES)
+        return self.keys
+
+    cdef object _columns(self, column_pair wanted):
+        array = np.empty((2, self.count), np.int64)
+        cdef int64_t[:, ::1] columns = array
+        cdef int64_t *first = &columns[0, 0]
+        cdef int64_t *second = &columns[1, 0]
+        cdef Py_ssize_t i, at = 0
+        with nogil:
+            for i in range(self.batch_count):
+                at += _fill(&self.batches[i], wanted, self.origin, self.from_offset, first + at, second + at)
+        array.setflags(write=False)
+        return array
+
+    cdef int _add(self, BatchWalker walker) except -1:
+        """Remember the walker's batch; its records come into `columns` behind those that are there."""
+        cdef batch_view *grown
+        cdef batch_view *view
+        if self.batch_count & (self.batch_count - 1) == 0:  # the room doubles at powers of two
+            grown = <batch_view *>realloc(self.batches, max(self.batch_count * 2, 1) * sizeof(batch_view))
+            if grown == NULL:
+                raise MemoryError()
+            self.batches = grown
+        view = &self.batches[self.batch_count]
+        view.payload, view.end, view.count = walker.payload, walker.payload_end, walker.count
+        view.base_offset, view.last_offset_delta = walker.base_offset, walker.last_offset_delta
+        view.base_timestamp = walker.max_timestamp if walker.log_append_time else walker.base_timestamp
+        view.timestamp_mask = 0 if walker.log_append_time else -1
+        self.batch_count += 1
+        return 0
+
+    cdef ColumnPart _finish(self, object array):
+        array.setflags(write=False)  # the columns are trusted as indices into the buffer
+        self.value_starts = array[0, :self.count]
+        self.value_lengths = array[1, :self.count]
+        return self
 
 
-cdef int _fill(
-    const char *p, const char *end, const char *origin, BatchWalker walker, int64_t[:, ::1] columns, Py_ssize_t at, int64_t from_offset,
+cdef int64_t _fill(
+    const batch_view *batch, column_pair wanted, const char *origin, int64_t from_offset, int64_t *first, int64_t *second,
 ) noexcept nogil:
-    """Parse one batch into columns from `at` on. The number of records kept, or -1 when a record contradicts itself."""
-    # plain locals and pointers: the compiler would read the walker again after every store into a column
+    """Parse one batch into two columns. The number of records kept, or -1 when a record contradicts itself."""
+    # plain locals: the compiler would read the struct again after every store into a column
     cdef record_fields fields
-    cdef int64_t left = walker.count
-    cdef int64_t base_offset = walker.base_offset
-    cdef int64_t last_offset_delta = walker.last_offset_delta
-    cdef int64_t base_timestamp = walker.max_timestamp if walker.log_append_time else walker.base_timestamp
-    cdef int64_t timestamp_mask = 0 if walker.log_append_time else -1
-    cdef int64_t *offsets = &columns[0, at]
-    cdef int64_t *timestamps = &columns[1, at]
-    cdef int64_t *value_starts = &columns[2, at]
-    cdef int64_t *value_lengths = &columns[3, at]
-    cdef int64_t *key_starts = &columns[4, at]
-    cdef int64_t *key_lengths = &columns[5, at]
+    cdef const char *p = batch.payload
+    cdef const char *end = batch.end
+    cdef int64_t left = batch.count
+    cdef int64_t last_offset_delta = batch.last_offset_delta
+    cdef int64_t least_delta = from_offset - batch.base_offset
     cdef Py_ssize_t kept = 0
-    cdef int64_t offset
     while left > 0:
         p = record_read(p, end, &fields)
         if p == NULL or fields.offset_delta < 0 or fields.offset_delta > last_offset_delta:
             return -1
         left -= 1
-        offset = base_offset + fields.offset_delta
-        if offset < from_offset:
+        if fields.offset_delta < least_delta:
             continue
-        offsets[kept] = offset
-        timestamps[kept] = base_timestamp + (fields.timestamp_delta & timestamp_mask)
-        value_starts[kept] = fields.value - origin
-        value_lengths[kept] = fields.value_length
-        key_starts[kept] = fields.key - origin
-        key_lengths[kept] = fields.key_length
+        if wanted == VALUE_PLACES:
+            first[kept] = fields.value - origin
+            second[kept] = fields.value_length
+        elif wanted == KEY_PLACES:
+            first[kept] = fields.key - origin
+            second[kept] = fields.key_length
+        else:
+            first[kept] = batch.base_offset + fields.offset_delta
+            second[kept] = batch.base_timestamp + (fields.timestamp_delta & batch.timestamp_mask)
         kept += 1
-    return <int>kept if p == end else -1
+    return kept if p == end else -1
+
+
+cdef int64_t _first_offset(const batch_view *batch, int64_t from_offset) noexcept nogil:
+    """Offset of the first record that is kept, of a batch that keeps some."""
+    cdef record_fields fields
+    cdef const char *p = batch.payload
+    fields.offset_delta = 0
+    while p != NULL and p < batch.end:
+        p = record_read(p, batch.end, &fields)
+        if batch.base_offset + fields.offset_delta >= from_offset:
+            break
+    return batch.base_offset + fields.offset_delta
+
+
+cdef int64_t _last_offset(const batch_view *batch) noexcept nogil:
+    """Offset of the last record: compaction may have taken those after it."""
+    cdef record_fields fields
+    cdef const char *p = batch.payload
+    cdef int64_t left = batch.count
+    if batch.count == batch.last_offset_delta + 1:
+        return batch.base_offset + batch.last_offset_delta
+    fields.offset_delta = 0
+    while left > 0 and p != NULL:
+        p = record_read(p, batch.end, &fields)
+        left -= 1
+    return batch.base_offset + fields.offset_delta
 
 
 def _count(Region region not None):
@@ -84,62 +196,43 @@ def _count(Region region not None):
 def column_parts(Region region not None, int64_t from_offset, Py_ssize_t limit_bytes):
     """The parts of a region, in order, without control batches and records below `from_offset`."""
     cdef BatchWalker walker = BatchWalker(region, limit_bytes)
-    cdef Py_ssize_t used = 0, capacity = 0
-    cdef int kept
+    cdef Py_ssize_t capacity = 0
+    cdef int64_t kept
     cdef int64_t[:, ::1] columns
+    cdef ColumnPart part = None
+    cdef batch_view *batch
     cdef list parts = []
     cdef object array = None
-    cdef const char *payload
-    cdef const char *payload_end
     while walker.advance():
-        if walker.control or walker.base_offset + walker.last_offset_delta < from_offset:
+        if walker.control or walker.count == 0 or walker.base_offset + walker.last_offset_delta < from_offset:
             continue
-        if walker.codec:
-            if used:
-                parts.append(_part(region, array, used))
-                used, array = 0, None
-            own = np.empty((6, walker.count), np.int64)
-            columns = own
-        else:
-            if array is None or used + walker.count > capacity:
-                if used:
-                    parts.append(_part(region, array, used))
-                capacity = max(<Py_ssize_t>_count(region), walker.count)
-                array, used = np.empty((6, capacity), np.int64), 0
+        if part is None or walker.codec or part.buffer is not region or part.count + walker.count > capacity:
+            if part is not None and part.count:
+                parts.append(part._finish(array))
+            part = ColumnPart.__new__(ColumnPart)
+            part.from_offset = from_offset
+            part.buffer = walker.payload_owner if walker.codec else region
+            part.origin = walker.payload if walker.codec else region.data
+            capacity = walker.count if walker.codec else max(<Py_ssize_t>_count(region), walker.count)
+            array = np.empty((2, capacity), np.int64)
             columns = array
-        payload, payload_end = walker.payload, walker.payload_end
-        if walker.codec:
-            with nogil:
-                kept = _fill(payload, payload_end, payload, walker, columns, 0, from_offset)
-        else:
-            with nogil:
-                kept = _fill(payload, payload_end, region.data, walker, columns, used, from_offset)
+        part._add(walker)
+        batch = &part.batches[part.batch_count - 1]
+        with nogil:
+            kept = _fill(batch, VALUE_PLACES, part.origin, from_offset, &columns[0, part.count], &columns[1, part.count])
         if kept < 0:
             raise CorruptionError(
                 "a record of the batch contradicts its size", region.path,
                 region.position + (walker.batch - region.data), f"{walker.count} whole records", "other bytes",
             )
-        if walker.codec:
-            if kept:
-                parts.append(_part(walker.payload_owner, own, kept))
-        else:
-            used += kept
-    if used:
-        parts.append(_part(region, array, used))
+        if kept:
+            if part.count == 0:
+                part.base_offset = _first_offset(batch, from_offset)
+            part.last_offset = _last_offset(batch)
+            part.count += kept
+    if part is not None and part.count:
+        parts.append(part._finish(array))
     return parts
-
-
-cdef ColumnPart _part(object buffer, object array, Py_ssize_t used):
-    cdef ColumnPart part = ColumnPart.__new__(ColumnPart)
-    array.setflags(write=False)  # the columns are trusted as indices into the buffer
-    part.buffer = buffer
-    part.offsets = array[0, :used]
-    part.timestamps = array[1, :used]
-    part.value_starts = array[2, :used]
-    part.value_lengths = array[3, :used]
-    part.key_starts = array[4, :used]
-    part.key_lengths = array[5, :used]
-    return part
 
 
 def slices(const unsigned char[::1] buffer, const int64_t[::1] starts, const int64_t[::1] lengths):

@@ -82,7 +82,8 @@ typedef struct {
     int64_t pending_appends; /* appends that will want a sync, now on their way */
     int64_t last_group;      /* records that the last sync was for */
     int64_t last_sync_ns;
-    char pad0[8];
+    uint32_t sync_word; /* changes whenever a sync ended; who waits for one sleeps on it */
+    char pad0[4];
     uint64_t sequence;
     char pad1[56];
     control_slot slots[2];
@@ -185,6 +186,48 @@ static inline void lock_release(lock_handle *h) {
 #endif
 }
 
+/* --- words to sleep on ------------------------------------------------------------------------------------------ */
+
+static inline int64_t monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ll + now.tv_nsec;
+}
+
+static inline void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+static inline void word_wake(uint32_t *word) {
+#if PENSTOCK_HAVE_FUTEX
+    syscall(SYS_futex, word, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
+#else
+    (void)word;
+#endif
+}
+
+/* Sleep while the word is `seen`, for at most `timeout_ns`. 0 it changed (or may have), ETIMEDOUT, EINTR. */
+static inline int word_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
+#if PENSTOCK_HAVE_FUTEX
+    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
+    if (syscall(SYS_futex, word, FUTEX_WAIT, seen, &limit, NULL, 0) == 0) return 0;
+    return errno == EAGAIN ? 0 : errno;
+#else
+    struct timespec nap = {0, 20000};
+    int64_t start = monotonic_ns();
+    for (;;) {
+        if (__atomic_load_n(word, __ATOMIC_ACQUIRE) != seen) return 0;
+        if (monotonic_ns() - start >= timeout_ns) return ETIMEDOUT;
+        if (nanosleep(&nap, NULL)) return errno;
+        if (nap.tv_nsec < 2000000) nap.tv_nsec += nap.tv_nsec / 4;
+    }
+#endif
+}
+
 /* --- bells: wake words shared by every process of a directory ------------------------------------------------- */
 
 typedef struct {
@@ -203,9 +246,7 @@ static inline uint32_t bell_arm(bell_word *b) {
 static inline void bell_ring_always(bell_word *b) {
     __atomic_store_n(&b->armed, 0, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&b->value, 1, __ATOMIC_SEQ_CST);
-#if PENSTOCK_HAVE_FUTEX
-    syscall(SYS_futex, &b->value, FUTEX_WAKE, 0x7fffffff, NULL, NULL, 0);
-#endif
+    word_wake(&b->value);
 }
 
 /* After a publication. Costs one load when nobody waits; a waiter that was killed costs one needless wake. */
@@ -214,24 +255,19 @@ static inline void bell_ring(bell_word *b) {
     if (__atomic_load_n(&b->armed, __ATOMIC_RELAXED)) bell_ring_always(b);
 }
 
-/* Sleep until the bell rings after `seen`, or `timeout_ns` passed. 0 rung, ETIMEDOUT, EINTR. */
-static inline int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns) {
-    struct timespec limit = {timeout_ns / 1000000000, timeout_ns % 1000000000};
-#if PENSTOCK_HAVE_FUTEX
-    if (syscall(SYS_futex, &b->value, FUTEX_WAIT, seen, &limit, NULL, 0) == 0) return 0;
-    return errno == EAGAIN ? 0 : errno;
-#else
-    struct timespec start, now, nap = {0, 20000};
-    clock_gettime(CLOCK_MONOTONIC, &start);
-    for (;;) {
-        if (__atomic_load_n(&b->value, __ATOMIC_ACQUIRE) != seen) return 0;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if ((now.tv_sec - start.tv_sec) * 1000000000ll + (now.tv_nsec - start.tv_nsec) >= timeout_ns) return ETIMEDOUT;
-        if (nanosleep(&nap, NULL)) return errno;
-        if (nap.tv_nsec < 2000000) nap.tv_nsec += nap.tv_nsec / 4;
+/* Sleep until the bell rings after `seen`, or `timeout_ns` passed, spinning for the first `spin_ns`.
+ * 0 rung, ETIMEDOUT, EINTR. */
+static inline int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns, int64_t spin_ns) {
+    int64_t start = monotonic_ns();
+    if (spin_ns > timeout_ns) spin_ns = timeout_ns;
+    while (spin_ns > 0) {
+        for (int i = 0; i < 32; i++) {
+            if (__atomic_load_n(&b->value, __ATOMIC_ACQUIRE) != seen) return 0;
+            cpu_relax();
+        }
+        if (monotonic_ns() - start >= spin_ns) break;
     }
-    (void)limit;
-#endif
+    return word_wait(&b->value, seen, timeout_ns);
 }
 
 /* --- files ----------------------------------------------------------------------------------------------------- */
@@ -250,12 +286,6 @@ static inline int file_reserve(int fd, int64_t from, int64_t size) {
 #endif
 }
 
-static inline int64_t monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
 /* Before a sync: let those join who are about to, for at most half the time that the last sync took. A lone writer
  * never waits: nobody else is pending and the last group was one. */
 static inline void sync_gather(control_file *c) {
@@ -266,6 +296,12 @@ static inline void sync_gather(control_file *c) {
         if (__atomic_load_n(&c->pending_appends, __ATOMIC_ACQUIRE) <= 0 && waiting >= c->last_group) return;
         sched_yield();
     }
+}
+
+/* Let everybody who waits for a sync look again. */
+static inline void sync_done(control_file *c) {
+    __atomic_fetch_add(&c->sync_word, 1, __ATOMIC_SEQ_CST);
+    word_wake(&c->sync_word);
 }
 
 static inline void pending_add(control_file *c, int64_t change) {

@@ -45,6 +45,7 @@ cdef extern from "control.h" nogil:
         int64_t pending_appends
         int64_t last_group
         int64_t last_sync_ns
+        uint32_t sync_word
         control_slot slots[2]
         checkpoint_cell checkpoints[2]
 
@@ -76,7 +77,9 @@ cdef extern from "control.h" nogil:
     uint32_t bell_arm(bell_word *b)
     void bell_ring(bell_word *b)
     void bell_ring_always(bell_word *b)
-    int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns)
+    int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns, int64_t spin_ns)
+    int word_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns)
+    void sync_done(control_file *c)
     int file_reserve(int fd, int64_t start, int64_t size)
     int64_t monotonic_ns()
     void sync_gather(control_file *c)

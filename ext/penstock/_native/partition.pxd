@@ -23,6 +23,7 @@ cdef extern from "append.h" nogil:
         int64_t segment_bytes
         int64_t segment_ms
         int64_t dead_owners
+        int sync_each
         int error
 
     enum:
@@ -46,6 +47,7 @@ cdef class Bell:
     cdef Bells bells
     cdef bell_word *words
     cdef readonly Py_ssize_t number
+    cdef int64_t pause_ns
 
 
 cdef class ReadSegment:
@@ -72,15 +74,15 @@ cdef class Partition:
     cdef Mapping log_map
     cdef Mapping index_map
     cdef Mapping time_index_map
-    cdef public bint sync_each
     cdef readonly str topic
     cdef readonly int number
     cdef readonly bint written
     cpdef int64_t append(self, batch) except -1
+    cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
     cdef int64_t _store(self, const char *batch, int64_t size) except -1
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1
     cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*)
-    cdef void _write_checkpoint(self, control_slot *slot) noexcept
+    cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1
     cdef LogRegion _region(

@@ -36,7 +36,9 @@ from penstock._native.control cimport (
     lock_release,
     monotonic_ns,
     pending_add,
+    sync_done,
     sync_gather,
+    word_wait,
 )
 from penstock._native.format cimport (
     BATCH_HEADER_BYTES,
@@ -50,12 +52,21 @@ from penstock._native.format cimport (
     load_be64,
 )
 
+import os
+
 from penstock._native.mapping import os_error
 from penstock.errors import CorruptionError, InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
 
 
 cdef extern from "<errno.h>" nogil:
     int EOWNERDEAD
+
+cdef enum:
+    SPIN_NS = 150_000
+    SYNC_SEGMENTS = -1
+    FOLLOW_NS = 50_000_000  # how long a sync's leader may be dead before others notice
+
+cdef int _cores = os.cpu_count() or 1
 
 
 cdef class Bells:
@@ -75,6 +86,7 @@ cdef class Bell:
         self.bells = bells
         self.number = number
         self.words = bells.word(number)
+        self.pause_ns = SPIN_NS
 
     def arm(self):
         """Ask to be woken by the next ring; returns what to pass to `wait`."""
@@ -90,15 +102,20 @@ cdef class Bell:
         bell_ring_always(self.words)
 
     def wait(self, uint32_t seen, double timeout_s):
-        """Sleep until rung since `seen` (True) or until `timeout_s` passed (False). Runs signal handlers."""
+        """Sleep until rung since `seen` (True) or until `timeout_s` passed (False). Runs signal handlers.
+
+        While rings come in close succession, waits awake for the next one: waking a sleeping core takes longer than
+        the pause between two messages.
+        """
         cdef int rc
         cdef int64_t timeout_ns = <int64_t>(max(timeout_s, 0.0) * 1e9)
         cdef bell_word *word = self.words
+        cdef int64_t started = monotonic_ns(), spin_ns = SPIN_NS if self.pause_ns < SPIN_NS else 0
         with nogil:
-            rc = bell_wait(word, seen, timeout_ns)
-        if rc == EINTR:
-            return True
-        return rc == 0
+            rc = bell_wait(word, seen, timeout_ns, spin_ns)
+        if _cores > 1:
+            self.pause_ns += (min(monotonic_ns() - started, 16 * SPIN_NS) - self.pause_ns) // 8
+        return rc == 0 or rc == EINTR
 
 
 cdef class ReadSegment:
@@ -253,7 +270,7 @@ cdef class Partition:
 
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1:
         cdef int64_t offset
-        if self.sync_each:
+        if self.writer.sync_each:
             pending_add(self.control, 1)
             try:
                 offset = self._store(batch, size)
@@ -313,6 +330,15 @@ cdef class Partition:
         """Roll by these from now on."""
         self.writer.segment_bytes = segment_bytes
         self.writer.segment_ms = segment_ms
+
+    @property
+    def sync_each(self):
+        """Whether an append returns only once it is on the disk."""
+        return bool(self.writer.sync_each)
+
+    @sync_each.setter
+    def sync_each(self, bint value):
+        self.writer.sync_each = value
 
     def _writer_base(self):
         """Base offset of the segment the writer maps, or -1."""
@@ -427,41 +453,64 @@ cdef class Partition:
     # --- sync ---------------------------------------------------------------------------------------------------
 
     def sync_to(self, int64_t offset):
-        """Return once every record below `offset` is on the disk. Callers in all threads and processes share one fsync."""
+        """Return once every record below `offset` is on the disk. Callers in all threads and processes share one fsync:
+        one of them leads, the others sleep until it is done (woken together; a lock would wake them one after another)."""
         cdef int rc = 0
         cdef control_slot slot
-        cdef int fd
-        cdef lock_handle *lock = &self.sync_lock
-        cdef int64_t started, group
-        while self.control.synced_offset < offset:
-            with nogil:
-                rc = lock_acquire(lock, 1)
-            if rc != 0 and rc != EOWNERDEAD:
-                raise os_error(rc, self.control_map.path, "locking")
+        cdef Mapping log = self.log_map
+        cdef int fd = -1 if log is None else log.fd
+        cdef int64_t base = self.writer.base_offset
+        if self.control.synced_offset >= offset:
+            return
+        with nogil:
+            rc = self._lead_or_follow(offset, fd, base)
+        if rc == SYNC_SEGMENTS:
             try:
-                if self.control.synced_offset >= offset:
-                    return
-                with nogil:
-                    sync_gather(self.control)
                 control_snapshot(self.control, &slot)
-                started = monotonic_ns()
-                group = slot.log_end_offset - self.control.synced_offset
-                if slot.active_base_offset == self.writer.base_offset and self.control.synced_offset >= slot.active_base_offset:
-                    fd = self.writer.log_fd
-                    keep = self.log_map
-                    with nogil:
-                        rc = file_sync(fd)
-                    if rc:
-                        raise os_error(rc, keep.path, "syncing")
-                else:
-                    self._sync_segments(self.control.synced_offset, slot.active_base_offset)
+                self._sync_segments(self.control.synced_offset, slot.active_base_offset)
                 self._write_checkpoint(&slot)
-                self.control.last_sync_ns = monotonic_ns() - started
-                self.control.last_group = group
             finally:
-                lock_release(lock)
+                lock_release(&self.sync_lock)
+                sync_done(self.control)
+        elif rc:
+            raise os_error(rc, self.control_map.path if log is None else log.path, "syncing")
 
-    cdef void _write_checkpoint(self, control_slot *slot) noexcept:
+    cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil:
+        """0 once synced, errno, or SYNC_SEGMENTS: the lock is held and more than the file `fd` at `base` has to be synced."""
+        cdef control_file *control = self.control
+        cdef control_slot slot
+        cdef uint32_t seen
+        cdef int64_t started, group
+        cdef int rc
+        while control.synced_offset < offset:
+            seen = control.sync_word
+            rc = lock_acquire(&self.sync_lock, 0)
+            if rc == EBUSY:
+                if control.synced_offset < offset:
+                    word_wait(&control.sync_word, seen, FOLLOW_NS)
+                continue
+            if rc != 0 and rc != EOWNERDEAD:
+                return rc
+            rc = 0
+            if control.synced_offset < offset:
+                sync_gather(control)
+                control_snapshot(control, &slot)
+                if slot.active_base_offset != base or control.synced_offset < base:
+                    return SYNC_SEGMENTS
+                started = monotonic_ns()
+                group = slot.log_end_offset - control.synced_offset
+                rc = file_sync(fd)
+                if rc == 0:
+                    self._write_checkpoint(&slot)
+                    control.last_sync_ns = monotonic_ns() - started
+                    control.last_group = max(group, control.last_group - 1)  # one small group is no trend
+            lock_release(&self.sync_lock)
+            sync_done(control)
+            if rc:
+                return rc
+        return 0
+
+    cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil:
         cdef int older = 0
         if self.control.checkpoints[0].value.slot.log_end_offset > self.control.checkpoints[1].value.slot.log_end_offset:
             older = 1

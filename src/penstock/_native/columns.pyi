@@ -7,12 +7,19 @@ from penstock._native.region import Region
 
 class ColumnPart:
     buffer: Any
-    offsets: npt.NDArray[np.int64]
-    timestamps: npt.NDArray[np.int64]
+    count: int
+    base_offset: int
+    last_offset: int
     value_starts: npt.NDArray[np.int64]
     value_lengths: npt.NDArray[np.int64]
-    key_starts: npt.NDArray[np.int64]
-    key_lengths: npt.NDArray[np.int64]
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def timestamps(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def key_starts(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def key_lengths(self) -> npt.NDArray[np.int64]: ...
 
 def column_parts(region: Region, from_offset: int, limit_bytes: int) -> list[ColumnPart]: ...
 def slices(buffer: Any, starts: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64]) -> list[bytes | None]: ...

@@ -28,6 +28,7 @@ from penstock.storage.segment_file import (
     SUFFIXES,
     TIME_INDEX_BYTES,
     bases_in,
+    segment_file_size,
     segment_path,
     sync_directory,
 )
@@ -229,10 +230,7 @@ class PartitionLog(Partition):
         if found is not None:
             return found
         state = self._state()
-        lengths = {}
-        for suffix in SUFFIXES:
-            path = segment_path(self.directory, base, suffix)
-            lengths[suffix] = path.stat().st_size if path.exists() else -1
+        lengths = {suffix: segment_file_size(self.directory, base, suffix) for suffix in SUFFIXES}
         if base == state["active_base_offset"]:
             size = max(self.config.segment_bytes, state["end_position"])
             entries = size // 4096 + 1
@@ -243,7 +241,7 @@ class PartitionLog(Partition):
             needed = state["time_index_entries"] * TIME_INDEX_BYTES
             lengths[".timeindex"] = entries * TIME_INDEX_BYTES if lengths[".timeindex"] >= needed else -1
         maps = [
-            Mapping(str(segment_path(self.directory, base, suffix)), lengths[suffix]) if lengths[suffix] >= 0 else None
+            Mapping(f"{self.directory}/{base:020d}{suffix}", lengths[suffix]) if lengths[suffix] >= 0 else None
             for suffix in SUFFIXES
         ]
         log, index, time_index = maps

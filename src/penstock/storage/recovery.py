@@ -33,6 +33,7 @@ from penstock.storage.segment_file import (
     SUFFIXES,
     TIME_INDEX_BYTES,
     bases_in,
+    segment_file_size,
     segment_path,
     sync_directory,
 )
@@ -109,34 +110,29 @@ def _slot(state: dict[str, Any]) -> dict[str, Any]:
 
 def _set_allocated(handle: Partition, directory: Path, state: dict[str, Any]) -> None:
     base = state["active_base_offset"]
-    handle._set_allocated(*(segment_path(directory, base, suffix).stat().st_size for suffix in SUFFIXES))
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else -1
+    handle._set_allocated(*(segment_file_size(directory, base, suffix) for suffix in SUFFIXES))
 
 
 def _closed_cleanly(directory: Path, state: dict[str, Any]) -> bool:
     checkpoint = state["checkpoint"]
-    log = segment_path(directory, state["active_base_offset"], ".log")
     return (
         checkpoint is not None
         and checkpoint["log_end_offset"] == state["log_end_offset"]
-        and _size(log) == state["end_position"]
+        and segment_file_size(directory, state["active_base_offset"], ".log") == state["end_position"]
     )
 
 
 def _check_files(directory: Path, state: dict[str, Any]) -> None:
     """The active log holds what was published; indexes that do not are rebuilt."""
     base, end = state["active_base_offset"], state["end_position"]
-    log = segment_path(directory, base, ".log")
-    if _size(log) < end:
+    size = segment_file_size(directory, base, ".log")
+    if size < end:
         raise CorruptionError(
             "the file is shorter than what was stored in it; `penstock repair` keeps what is left",
-            str(log), max(_size(log), 0), f"{end} bytes", f"{_size(log)} bytes",
+            str(segment_path(directory, base, ".log")), max(size, 0), f"{end} bytes", f"{size} bytes",
         )  # fmt: skip
     wanted = state["index_entries"] * INDEX_BYTES, state["time_index_entries"] * TIME_INDEX_BYTES
-    found = tuple(_size(segment_path(directory, base, suffix)) for suffix in SUFFIXES[1:])
+    found = tuple(segment_file_size(directory, base, suffix) for suffix in SUFFIXES[1:])
     if found[0] < wanted[0] or found[1] < wanted[1]:
         _log.warning("%s: an index of segment %d is missing or cut, and is rebuilt", directory, base)
         scan = scan_segment(log, base, end=end)
@@ -177,8 +173,8 @@ def _recover(directory: Path, state: dict[str, Any] | None) -> dict[str, Any]:
     assert scan is not None
     sync_directory(directory)
     recovered = _state_of(last, scan, start)
-    recovered["index_entries"] = _size(segment_path(directory, last, ".index")) // INDEX_BYTES
-    recovered["time_index_entries"] = _size(segment_path(directory, last, ".timeindex")) // TIME_INDEX_BYTES
+    recovered["index_entries"] = segment_file_size(directory, last, ".index") // INDEX_BYTES
+    recovered["time_index_entries"] = segment_file_size(directory, last, ".timeindex") // TIME_INDEX_BYTES
     return recovered
 
 

@@ -18,6 +18,14 @@ def segment_path(directory: Path, base_offset: int, suffix: str) -> Path:
     return directory / f"{base_offset:020d}{suffix}"
 
 
+def segment_file_size(directory: Path, base_offset: int, suffix: str) -> int:
+    """Bytes of one of a segment's files; -1 when there is none. (No `Path` is made: opening asks for thousands.)"""
+    try:
+        return os.stat(f"{directory}/{base_offset:020d}{suffix}").st_size
+    except FileNotFoundError:
+        return -1
+
+
 def bases_in(directory: Path) -> list[int]:
     """Base offsets of the log files in a partition's directory, ascending; other files are left alone."""
     return sorted(int(name[:20]) for name in os.listdir(directory) if _LOG_NAME.match(name))

@@ -34,20 +34,20 @@ class RecordBatch:
     @property
     def base_offset(self) -> int:
         """Offset of the first record."""
-        return int(self._part.offsets[0])
+        return self._part.base_offset
 
     @property
     def last_offset(self) -> int:
         """Offset of the last record."""
-        return int(self._part.offsets[-1])
+        return self._part.last_offset
 
     @property
     def count(self) -> int:
         """Number of records."""
-        return len(self._part.offsets)
+        return self._part.count
 
     def __len__(self) -> int:
-        return len(self._part.offsets)
+        return self._part.count
 
     @property
     def offsets(self) -> Int64s:
