@@ -14,6 +14,7 @@ from penstock.errors import (
     DiskFullError,
     FencedError,
     FormatVersionError,
+    GroupNotEmptyError,
     InvalidArgumentError,
     InvalidConfigError,
     InvalidNameError,
@@ -25,18 +26,21 @@ from penstock.errors import (
     RecordTooLargeError,
     StaleReceiptError,
     TopicExistsError,
+    UnknownGroupError,
     UnknownTopicError,
     UnroutableError,
 )
 from penstock.storage.repair import RepairReport, repair
 from penstock.storage.topic_config import TopicConfig
 from penstock.storage.verify import VerifyReport, verify
+from penstock.streams.assignors import Subscriptions
 from penstock.streams.broker import Broker, open
 from penstock.streams.consumer import Consumer
+from penstock.streams.group_admin import GroupDescription, GroupPartition, MemberDescription
 from penstock.streams.producer import Producer
 from penstock.streams.record_batch import RecordBatch
 from penstock.streams.topic import Topic
-from penstock.streams.topic_partition import TopicPartition
+from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
 
 __version__ = "0.1.0"
 
@@ -52,11 +56,16 @@ __all__ = [
     "DiskFullError",
     "FencedError",
     "FormatVersionError",
+    "GroupDescription",
+    "GroupNotEmptyError",
+    "GroupPartition",
     "InvalidArgumentError",
     "InvalidConfigError",
     "InvalidNameError",
     "InvalidTypeError",
     "LockedError",
+    "MemberDescription",
+    "OffsetAndMetadata",
     "OffsetOutOfRangeError",
     "PenstockError",
     "Producer",
@@ -67,11 +76,13 @@ __all__ = [
     "RecordTooLargeError",
     "RepairReport",
     "StaleReceiptError",
+    "Subscriptions",
     "SystemClock",
     "Topic",
     "TopicConfig",
     "TopicExistsError",
     "TopicPartition",
+    "UnknownGroupError",
     "UnknownTopicError",
     "UnroutableError",
     "VerifyReport",

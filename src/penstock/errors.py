@@ -82,6 +82,17 @@ class RebalanceError(PenstockError, RuntimeError):
     retriable = True
 
 
+class UnknownGroupError(PenstockError, KeyError):
+    """The consumer group does not exist."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class GroupNotEmptyError(PenstockError, ValueError):
+    """The consumer group has members; it can only be deleted without."""
+
+
 class StaleReceiptError(PenstockError, ValueError):
     """The message was received again since this receipt was handed out."""
 

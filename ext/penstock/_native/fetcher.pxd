@@ -2,6 +2,7 @@ from libc.stdint cimport int64_t
 
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
+from penstock._native.words cimport CommitTable, WordTable
 
 
 cdef class PartitionReader:
@@ -13,6 +14,8 @@ cdef class PartitionReader:
     cdef readonly bint paused
     cdef int64_t offset
     cdef int64_t region_end
+    cdef public int64_t cell  # of its committed offset; -1 without a group
+    cdef public int64_t claim
     cdef int64_t next_position(self) noexcept
     cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1
     cdef void finish(self) noexcept
@@ -24,7 +27,14 @@ cdef class Fetcher:
     cdef RecordCursor _cursor  # that of the reader in turn while records are iterated, else None
     cdef Py_ssize_t _turn
     cdef list _undo
-    cdef bint _busy, _closed, _inside, _woken
+    cdef bint _closed, _inside, _woken, _auto_commit
+    cdef int _busy  # calls inside one another: callbacks of a rebalance may use the consumer
+    cdef unsigned long _callback_thread
+    cdef WordTable _slots
+    cdef int64_t *_epoch_word  # of this group member, in `_slots`; NULL without a group
+    cdef int64_t _epoch, _looks
+    cdef CommitTable _commits
+    cdef bint _sync_commits
     cdef readonly object _broker, _bell, _clock
     cdef double _slice_s
     cdef Py_ssize_t _fetch_max_bytes, _max_poll_records
@@ -34,6 +44,7 @@ cdef class Fetcher:
     cdef void _advance(self) noexcept
     cpdef int _refresh_if_stale(self) except -1
     cdef int _start(self) except -1
+    cdef bint _rebalance_due(self) noexcept
     cdef int _collect(self, list out, Py_ssize_t limit) except -1
     cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1
     cdef int _take_batches(self, PartitionReader reader, list out) except -1

@@ -5,7 +5,7 @@ iteration, `poll`, `poll_batches` and seeks came before, and whether the call re
 Order: the records of a partition come in offset order; partitions take turns region by region, so that none starves.
 Thread safety: one thread at a time; a second one gets `LockedError` at once. `wakeup` and `close` may come from any thread.
 Policy (assignment, where to start, what to do out of range) is Python, in the subclass `penstock.streams.consumer.Consumer`:
-`_refresh()`, `_subscribed()`, `_out_of_range(reader)`, `_split(region, topic, partition, from_offset, limit_bytes)`.
+`_refresh()`, `_rebalance()`, `_subscribed()`, `_out_of_range(reader)`, `_commit_given(offsets)`, `_split(region, topic, partition, from_offset, limit_bytes)`.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -14,11 +14,15 @@ from libc.stdint cimport int64_t
 
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
+from penstock._native.words cimport CommitTable, WordTable
+
+from threading import get_ident as _get_ident
 
 from penstock.clock import SystemClock
 from penstock.errors import (
     ClosedError,
     CorruptionError,
+    FencedError,
     InvalidArgumentError,
     InvalidTypeError,
     LockedError,
@@ -51,6 +55,7 @@ cdef class PartitionReader:
         self.cursor.decompressed_limit_bytes = decompressed_limit_bytes
         self.offset = offset
         self.region_end = -1
+        self.cell = self.claim = -1
 
     @property
     def position(self):
@@ -118,6 +123,7 @@ cdef class Fetcher:
         self._slice_s = WAIT_SLICE_S if isinstance(self._clock, SystemClock) else VIRTUAL_SLICE_S
         self._fetch_max_bytes = fetch_max_bytes
         self._max_poll_records = max_poll_records
+        self._sync_commits = broker.fsync == "always"
 
     # --- delivering ----------------------------------------------------------------------------------------------
 
@@ -130,7 +136,7 @@ cdef class Fetcher:
         cdef RecordCursor cursor = self._cursor
         # Inside an open batch nothing lets go of the GIL, so no other thread can come in between. An error leaves
         # `_inside` set, for `_start` to see: a handler here would cost every record.
-        if cursor is not None and cursor.left > 0 and not (self._busy or self._inside):
+        if cursor is not None and cursor.left > 0 and not (self._busy or self._inside or self._rebalance_due()):
             self._inside = True
             record = cursor._advance()
             self._inside = False
@@ -154,7 +160,7 @@ cdef class Fetcher:
         cdef PartitionReader reader
         while not self._closed:
             try:
-                if self._cursor is not None and not self._inside:
+                if self._cursor is not None and not self._inside and not self._rebalance_due():
                     reader = self._readers[self._turn]  # in the middle of its region
                 else:
                     self._start()
@@ -327,12 +333,84 @@ cdef class Fetcher:
     cdef int _start(self) except -1:
         """What comes before every look for records."""
         self._cursor = None
+        self._looks += 1
         if self._inside:
             self._failed(False)
+        if self._auto_commit and self._commits is not None:
+            self._commit_positions()  # what was delivered before this call was dealt with
+        if self._rebalance_due():
+            self._rebalance()
         self._refresh_if_stale()
         if not self._readers and not self._subscribed():
             raise InvalidArgumentError("nothing is assigned: name topics when making the consumer, or call assign")
         return 0
+
+    # --- group -----------------------------------------------------------------------------------------------------
+
+    cdef bint _rebalance_due(self) noexcept:
+        return self._epoch_word != NULL and self._epoch_word[0] != self._epoch
+
+    def _take_part(self, WordTable slots, int64_t word, int64_t epoch):
+        """Call `_rebalance` whenever the word is not `epoch`; without `slots`, never again."""
+        self._epoch_word = NULL
+        self._slots = slots
+        self._epoch = epoch
+        if slots is not None:
+            slots.reserve(word + 1)
+            self._epoch_word = slots.at(word)
+
+    def _commit_to(self, CommitTable commits, bint auto_commit):
+        """Commit positions there, by each reader's `cell` and `claim`."""
+        self._commits = commits
+        self._auto_commit = auto_commit
+
+    @property
+    def _progress(self):
+        """Changes whenever the program asks for records."""
+        return self._looks, -1 if self._cursor is None else self._cursor.next_offset
+
+    def _commit_positions(self):
+        """Commit where every partition is; the partitions that are somebody else's now, or None."""
+        cdef PartitionReader reader
+        cdef int64_t position
+        cdef list refused = None
+        for item in self._readers:
+            reader = item
+            position = reader.next_position()
+            if reader.cell < 0 or position < 0:
+                continue
+            if not self._commits.store(reader.cell, reader.claim, position):
+                refused = refused or []
+                refused.append(reader.partition)
+        return refused
+
+    def commit(self, offsets=None):
+        """Commit offsets for the group, visible to every process when this returns; as durable as the broker's `fsync`.
+
+        `offsets`: None (default) for the position of every assigned partition, that is, everything delivered so far; a
+        `Record` for the offset behind it; or a dict of `TopicPartition` to an offset (of the next record to read) or to
+        `OffsetAndMetadata`. Raises `FencedError` when a partition is not this member's any more (what is this member's
+        is committed all the same), `InvalidArgumentError` without a group.
+        """
+        if offsets is not None or self._commits is None:
+            return self._commit_given(offsets)
+        self._enter()
+        try:
+            refused = self._commit_positions()
+            if self._sync_commits:
+                self._broker._groups.sync()
+        finally:
+            self._leave()
+        if refused:
+            raise FencedError(f"{', '.join(map(str, refused))}: not this member's any more; it was rebalanced away")
+
+    def _call_back(self, listener, partitions):
+        """Call a rebalance listener, who may use this consumer meanwhile."""
+        self._callback_thread = _get_ident()
+        try:
+            listener(partitions)
+        finally:
+            self._callback_thread = 0
 
     cdef int _failed(self, bint delivered) except -1:
         """After an error of the reader in turn: stay before the bad place, let the others go on with the next call."""
@@ -434,15 +512,15 @@ cdef class Fetcher:
     cpdef int _enter(self) except -1:
         """Claim the consumer for this call. The GIL makes this atomic."""
         self._check_open()
-        if self._busy:
+        if self._busy and self._callback_thread != <unsigned long>_get_ident():
             raise LockedError("the consumer is in use by another thread; only close and wakeup may be called meanwhile")
-        self._busy = True
+        self._busy += 1
         return 0
 
     cpdef int _leave(self) except -1:
         """Let the next caller in; after a `close` from another thread, give back what is held."""
-        self._busy = False
-        if self._closed:
+        self._busy -= 1
+        if self._closed and not self._busy:
             self._release()
         return 0
 
@@ -460,7 +538,7 @@ cdef class Fetcher:
     def _after_fork(self):
         """In the child of a fork: carry on from this copy of the positions, whatever another thread was doing."""
         self._rewind()
-        self._busy = False
+        self._busy = 0
 
 
 def native_iteration(type subclass not None):

@@ -135,6 +135,7 @@ def _check_files(directory: Path, state: dict[str, Any]) -> None:
     found = tuple(segment_file_size(directory, base, suffix) for suffix in SUFFIXES[1:])
     if found[0] < wanted[0] or found[1] < wanted[1]:
         _log.warning("%s: an index of segment %d is missing or cut, and is rebuilt", directory, base)
+        log = segment_path(directory, base, ".log")
         scan = scan_segment(log, base, end=end)
         if scan.problem is not None:
             raise scan.problem

@@ -21,7 +21,7 @@ def segment_path(directory: Path, base_offset: int, suffix: str) -> Path:
 def segment_file_size(directory: Path, base_offset: int, suffix: str) -> int:
     """Bytes of one of a segment's files; -1 when there is none. (No `Path` is made: opening asks for thousands.)"""
     try:
-        return os.stat(f"{directory}/{base_offset:020d}{suffix}").st_size
+        return os.stat(f"{directory}/{base_offset:020d}{suffix}").st_size  # noqa: PTH116
     except FileNotFoundError:
         return -1
 

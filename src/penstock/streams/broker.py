@@ -13,6 +13,7 @@ import shutil
 import threading
 import uuid
 import weakref
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,15 @@ from penstock.errors import (
 )
 from penstock.storage.catalog import Catalog
 from penstock.storage.directory import BELLS_FILE, Directory, FileLock, boot_id
+from penstock.storage.group_store import GroupStore
 from penstock.storage.partition_log import PartitionLog
 from penstock.storage.recovery import Incarnation
 from penstock.storage.retention import enforce_retention
 from penstock.storage.topic_config import TopicConfig, check_topic_name
 from penstock.streams.background import Background
 from penstock.streams.consumer import Consumer
+from penstock.streams.group_admin import GroupAdmin, GroupDescription
+from penstock.streams.keeper import Keeper
 from penstock.streams.producer import Producer
 from penstock.streams.topic import Topic
 from penstock.streams.topic_partition import TopicPartition
@@ -76,6 +80,7 @@ class Broker:
         self._bell = Bell(self._bells, _DATA_BELL)
         self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
         self._catalog = Catalog(self.path)
+        self._groups = GroupStore(self.path, fsync == "always")
         self._lock = threading.RLock()
         self._topics: dict[str, TopicConfig] = {}
         self._topics_generation = -1
@@ -83,6 +88,7 @@ class Broker:
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
         self._producers: set[Producer] = set()  # held: one that is dropped without a close may have unsent records
         self._closed = False
+        self._keeper = Keeper(self)
         self._election = FileLock(self.path / "maintenance.lock")
         self._background = Background(self)
         subscribe = getattr(self.clock, "subscribe", None)
@@ -150,6 +156,7 @@ class Broker:
         with self._topics_lock():
             logs = [self._log(name, number) for number in range(config.partitions)]
             self._catalog.delete(name)
+            self._groups.forget_topic(name)
             for log in logs:
                 log._lock()
                 log._mark_deleted()
@@ -176,9 +183,50 @@ class Broker:
         return Producer(self, **options)
 
     def consumer(self, *topics: str, **options: Any) -> Consumer:
-        """A consumer of all partitions of `topics` (or of none, for `assign`); see `Consumer` for the options."""
+        """A consumer of `topics` (or of none, for `subscribe` and `assign`); see `Consumer` for the options.
+
+        With `group`, the group's consumers share the partitions; without, it reads all of them."""
         self._check_open()
         return Consumer(self, *topics, **options)
+
+    # --- groups ----------------------------------------------------------------------------------------------------
+
+    def groups(self) -> list[str]:
+        """Names of the consumer groups, in alphabetical order."""
+        self._check_open()
+        return GroupAdmin(self).names()
+
+    def describe_group(self, group: str) -> GroupDescription:
+        """Members, partitions, committed offsets and lag of a consumer group, or `UnknownGroupError`."""
+        self._check_open()
+        return GroupAdmin(self).describe(group)
+
+    def delete_group(self, group: str) -> None:
+        """Delete a consumer group and its offsets. Raises `UnknownGroupError`, `GroupNotEmptyError`."""
+        self._check_open()
+        GroupAdmin(self).delete(group)
+
+    def reset_offsets(
+        self,
+        group: str,
+        topic: str,
+        to: str | int | datetime | timedelta | None = None,
+        *,
+        shift_by: int | None = None,
+        partitions: list[int] | None = None,
+        dry_run: bool = False,
+    ) -> dict[TopicPartition, int]:
+        """Set a group's committed offsets in a topic; returns them (`dry_run`: without setting them).
+
+        `to`: "earliest", "latest", "by_duration:PT1H", an offset (int), a point in time (`datetime`) or so long ago
+        (`timedelta`); or `shift_by` records, back when negative. Kept inside what is stored. `partitions`: default all.
+        The group may be reading: its members go on at the new offsets (`on_lost`, then `on_assigned`), and a commit of
+        what they read before is refused. A group that does not exist is made.
+
+        Raises `UnknownTopicError`, `InvalidArgumentError`, `InvalidTypeError`, `InvalidConfigError`.
+        """
+        self._check_open()
+        return GroupAdmin(self).reset(group, topic, to, shift_by, partitions, dry_run)
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 
@@ -187,6 +235,7 @@ class Broker:
         for log in self._open_logs():
             if log.written and not log.deleted:
                 log.sync()
+        self._groups.sync()
 
     def maintain(self) -> bool:
         """Delete what is past its retention, now. One process does it at a time: False when another one is at it."""
@@ -196,6 +245,7 @@ class Broker:
         for name, config in self._configs().items():
             for number in range(config.partitions):
                 self._maintain_partition(name, number, config)
+        GroupAdmin(self).expire()
         for left in self.path.glob("deleted-*"):
             shutil.rmtree(left, ignore_errors=True)
         return True
@@ -238,6 +288,10 @@ class Broker:
                 log.close(durable=self.fsync != "never")
             except OSError as error:
                 first = first or error
+        self._keeper.stop()
+        if self.fsync != "never":
+            self._groups.sync()
+        self._groups.close()
         self._catalog.close()
         unsubscribe = getattr(self.clock, "unsubscribe", None)
         if unsubscribe is not None:
@@ -351,6 +405,8 @@ class Broker:
         self._election.release()
         self._directory.rejoin()
         self._catalog.after_fork()
+        self._groups.after_fork()
+        self._keeper.after_fork()
         for log in self._logs.values():
             log._reset_locks()
         for handle in list(self._handles):

@@ -1,6 +1,7 @@
 """The consumer: reads the records of assigned partitions in order, from where the caller wants.
 
-Positions live in this object only (no group). Order: each partition's records come in offset order; partitions take
+Positions live in this object; with a group, committed offsets outlive it, and the group's members share the
+partitions (see `group_part`). Order: each partition's records come in offset order; partitions take
 turns fetch by fetch. A position is always the offset of the next undelivered record, after any mix of iteration,
 `poll`, `poll_batches` and seeks, and after an error or an interrupt.
 
@@ -15,16 +16,26 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from penstock._native.fetcher import Fetcher, PartitionReader, native_iteration
-from penstock._native.records import DECOMPRESSED_LIMIT_BYTES
+from penstock._native.records import DECOMPRESSED_LIMIT_BYTES, Record
 from penstock.errors import InvalidArgumentError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.streams.assignors import Assignor
+from penstock.streams.group_part import GroupPart, Listeners
+from penstock.streams.membership import GroupSettings, Listener, check_group_name
 from penstock.streams.offset_reset import OffsetReset
 from penstock.streams.record_batch import RecordBatch, record_batches
-from penstock.streams.topic_partition import OffsetAndTimestamp, TopicPartition, checked_partition
+from penstock.streams.topic_partition import (
+    OffsetAndMetadata,
+    OffsetAndTimestamp,
+    TopicPartition,
+    checked_offset,
+    checked_partition,
+)
 
 if TYPE_CHECKING:
     from penstock._native.region import Region
@@ -63,8 +74,22 @@ class Consumer(Fetcher):
       first). A partition that is added to a topic later is read from its beginning, also by "latest".
     - `fetch_max_bytes`: stored bytes taken from a partition at a time (default 1 MiB; a larger batch is taken whole).
     - `max_poll_records`: default of `poll(max_records)` (500).
+    - `group`: share the topics' partitions with the other consumers of that group, in any process, and start at the
+      committed offsets. What follows needs a group (names and defaults as Kafka's):
+    - `enable_auto_commit`: each call that asks for records commits those delivered before it, and so does `close`
+      (default True). Leaving a `with` block by an exception commits nothing more.
+    - `partition_assignment_strategy`: "range", "roundrobin", "sticky", "cooperative-sticky" (default) or a function
+      of `Subscriptions`; all members give the same. Whatever the strategy, only partitions that move pause.
+    - `group_instance_id`: a static member: its partitions wait for its return until `session_timeout_ms` is over.
+    - `session_timeout_ms`: a hung process is out of the group after this (45,000; a dead one at once).
+    - `max_poll_interval_ms`: a member that asks for nothing is out of the group after this (300,000).
+    - `single_active_consumer`: one member reads everything, the others stand by.
+    - `on_assigned(partitions)`, `on_revoked(partitions)`, `on_lost(partitions)`: called by the thread that polls, with
+      the list of partitions that come, that go (still owned: the time to commit), and that went without asking.
+    - `client_id`: how the member is called in descriptions.
 
-    Raises `UnknownTopicError`, `InvalidConfigError`, `InvalidTypeError`.
+    Raises `UnknownTopicError`, `InvalidConfigError`, `InvalidTypeError`, `FencedError` (a live member has that
+    `group_instance_id`).
 
     `for record in consumer` blocks for more records until `close` is called (by any thread) or the broker is closed,
     and then ends; Ctrl-C raises `KeyboardInterrupt` and loses nothing.
@@ -77,6 +102,17 @@ class Consumer(Fetcher):
         auto_offset_reset: str = "earliest",
         fetch_max_bytes: int = 1_048_576,
         max_poll_records: int = 500,
+        group: str | None = None,
+        enable_auto_commit: bool = True,
+        partition_assignment_strategy: str | Assignor = "cooperative-sticky",
+        group_instance_id: str | None = None,
+        session_timeout_ms: int = 45_000,
+        max_poll_interval_ms: int = 300_000,
+        single_active_consumer: bool = False,
+        on_assigned: Listener | None = None,
+        on_revoked: Listener | None = None,
+        on_lost: Listener | None = None,
+        client_id: str = "consumer",
     ) -> None:
         self._policy = OffsetReset.parse(auto_offset_reset)
         super().__init__(
@@ -89,27 +125,75 @@ class Consumer(Fetcher):
                 raise InvalidTypeError(f"topic is {topic!r}; give topic names as str, one argument each")
         self._by_partition: dict[TopicPartition, PartitionReader] = {}
         self._topics = tuple(dict.fromkeys(topics))
+        self._pattern: re.Pattern[str] | None = None
         self._generation = broker.catalog_generation
+        self._part: GroupPart | None = None
         wanted = [partition for topic in self._topics for partition in self._partitions_of(topic)]
-        self._adopt(wanted, first=True)
+        if group is not None:
+            settings = GroupSettings(
+                check_group_name(group),
+                "single-active" if single_active_consumer else partition_assignment_strategy,
+                group_instance_id,
+                client_id,
+                _checked_int("session_timeout_ms", session_timeout_ms, 100, 3_600_000),
+                _checked_int("max_poll_interval_ms", max_poll_interval_ms, 1, 2**31 - 1),
+            ).checked()
+            listeners = Listeners(on_assigned, on_revoked, on_lost)
+            self._part = GroupPart(self, settings, bool(enable_auto_commit), listeners)
+            self._part.subscribe(self._topics)
+        else:
+            self._adopt(wanted, first=True)
         broker._register(self)
 
     # --- assignment --------------------------------------------------------------------------------------------------
 
     @_exclusive
+    def subscribe(self, *topics: str, pattern: str | None = None) -> None:
+        """Read all partitions of these topics (with a group: the member's share), or of those whose names match.
+
+        `pattern`: a regular expression that the whole name matches; topics made later count as well. Replaces what was
+        subscribed or assigned. Raises `UnknownTopicError`, `InvalidArgumentError`.
+        """
+        if (pattern is None) == (not topics):
+            raise InvalidArgumentError(f"topics is {topics!r} and pattern is {pattern!r}; give exactly one of them")
+        try:
+            compiled = None if pattern is None else re.compile(pattern)
+        except (re.error, TypeError) as error:
+            raise InvalidArgumentError(f"pattern is {pattern!r}; a regular expression is needed ({error})") from error
+        named = tuple(dict.fromkeys(topics))
+        wanted = [partition for topic in named for partition in self._partitions_of(topic)]
+        self._topics, self._pattern = named, compiled
+        if compiled is not None:
+            wanted = [partition for topic in self._matching() for partition in self._partitions_of(topic)]
+        if self._part is not None:
+            self._part.subscribe(self._matching())
+        else:
+            self._adopt(wanted, first=True)
+
+    @_exclusive
     def assign(self, partitions: Iterable[TopicPartition]) -> None:
         """Read exactly these partitions from now on; those assigned before keep their positions. `[]` gives all up.
 
-        Ends the following of whole topics. Raises `UnknownTopicError` (nothing changes then), `InvalidTypeError`.
+        Ends the following of whole topics, and membership: a consumer with a group starts at its committed offsets and
+        may commit while the group has no members. Raises `UnknownTopicError` (nothing changes then), `InvalidTypeError`
         """
         if isinstance(partitions, (str, bytes, TopicPartition)) or not isinstance(partitions, Iterable):
             raise InvalidTypeError(f"partitions is {partitions!r}; give a list of TopicPartition")
-        self._adopt([checked_partition(partition) for partition in partitions], first=True)
-        self._topics = ()
+        wanted = [checked_partition(partition) for partition in partitions]
+        if self._part is not None:
+            for partition in wanted:
+                self._broker._log(*partition)
+            self._part.leave(commit=self._part.auto_commit)
+        self._adopt(wanted, first=True)
+        if self._part is not None:
+            self._part.attach(self._by_partition)
+        self._topics, self._pattern = (), None
 
     @_exclusive
     def assignment(self) -> set[TopicPartition]:
         """The partitions this consumer reads now."""
+        if self._part is not None and self._part.untouched:
+            self._rebalance()
         self._refresh_if_stale()
         return set(self._by_partition)
 
@@ -186,6 +270,27 @@ class Consumer(Fetcher):
             for partition, reader in self._by_partition.items()
         }
 
+    @_exclusive
+    def committed(self, partition: TopicPartition) -> int | None:
+        """The group's committed offset of a partition (whoever owns it), or None."""
+        found = self._group_part().committed(checked_partition(partition))
+        return None if found is None else found.offset
+
+    @_exclusive
+    def committed_metadata(self, partition: TopicPartition) -> OffsetAndMetadata | None:
+        """The group's committed offset of a partition with its metadata, or None."""
+        return self._group_part().committed(checked_partition(partition))
+
+    @property
+    def group(self) -> str | None:
+        """Name of the group."""
+        return None if self._part is None else self._part.settings.group
+
+    @property
+    def member_id(self) -> str | None:
+        """This member's name in its group; None without one."""
+        return None if self._part is None else self._part.member_id
+
     # --- any partition of the broker ---------------------------------------------------------------------------------
 
     @_exclusive
@@ -220,9 +325,15 @@ class Consumer(Fetcher):
     def close(self) -> None:
         """Give back what is held; a thread that is blocked in this consumer wakes up.
 
-        May be called from any thread, any number of times.
+        With a group, commits what was delivered (unless `enable_auto_commit` is off) and leaves; a static member's
+        partitions wait for its return. May be called from any thread, any number of times.
         """
+        self._end(commit=True)
+
+    def _end(self, *, commit: bool) -> None:
         if not self.closed:
+            if self._part is not None:
+                self._part.leave(commit=commit and self._part.auto_commit)
             self._close()
             self._by_partition = {}
             self._broker._unregister(self)
@@ -234,7 +345,7 @@ class Consumer(Fetcher):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._end(commit=kind is None)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else ", ".join(str(partition) for partition in self._by_partition)
@@ -247,17 +358,58 @@ class Consumer(Fetcher):
 
         Raises `UnknownTopicError` if a partition given to `assign` is gone.
         """
-        if not self._topics:
+        if self._part is not None and self._part.member_id is not None:
+            self._part.subscribe_again(self._matching())
+            self._adopt([place for place in self._by_partition if self._part.owns(place)], first=False)
+            return
+        if not self._subscribed():
             self._adopt(list(self._by_partition), first=False)
             return
-        wanted = [partition for topic in self._topics for partition in self._remaining_partitions_of(topic)]
+        wanted = [partition for topic in self._matching() for partition in self._remaining_partitions_of(topic)]
         try:
             self._adopt(wanted, first=False)
         except UnknownTopicError as error:
             logger.info("%s: deleted at this moment; the catalog changed again and is followed once more", error)
 
     def _subscribed(self) -> bool:
-        return bool(self._topics)
+        return bool(self._topics) or self._pattern is not None
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        if self._part is not None:
+            self._part.after_fork()
+
+    def _matching(self) -> tuple[str, ...]:
+        if self._pattern is None:
+            return self._topics
+        return tuple(name for name in self._broker._configs() if self._pattern.fullmatch(name))
+
+    def _rebalance(self) -> None:
+        """The group wants this member to look; called between two deliveries."""
+        self._group_part().rebalance()
+
+    def _group_part(self) -> GroupPart:
+        if self._part is None:
+            raise InvalidArgumentError("the consumer has no group: give `group` when making it")
+        return self._part
+
+    def _commit_given(self, offsets: Any) -> None:
+        """The part of `commit` that is not every consumer's every day."""
+        part = self._group_part()
+        self._enter()
+        try:
+            part.commit(self._offsets_to_commit(offsets))
+        finally:
+            self._leave()
+
+    def _offsets_to_commit(self, offsets: Any) -> dict[TopicPartition, OffsetAndMetadata]:
+        if offsets is None:
+            return {place: OffsetAndMetadata(r.position) for place, r in self._by_partition.items() if r.position >= 0}
+        if isinstance(offsets, Record):
+            return {TopicPartition(offsets.topic, offsets.partition): OffsetAndMetadata(offsets.offset + 1)}
+        if not isinstance(offsets, Mapping):
+            raise InvalidTypeError(f"offsets is {offsets!r}; give a dict of TopicPartition to int, a Record, or None")
+        return {checked_partition(place): checked_offset(given) for place, given in offsets.items()}
 
     def _split(
         self, region: Region, topic: str, partition: int, from_offset: int, limit_bytes: int
@@ -297,6 +449,22 @@ class Consumer(Fetcher):
                 readers[partition] = PartitionReader(partition, log, offset, _decompressed_limit_bytes(log))
         self._by_partition = readers
         self._set_readers(list(readers.values()))
+
+    def _start_at(self, partition: TopicPartition, offset: int) -> None:
+        """Begin to read a partition at a committed offset, or where the policy says (-1)."""
+        log = self._broker._log(*partition)
+        start = offset if offset >= 0 else self._start_offset(log, first=True)
+        readers = {
+            **self._by_partition,
+            partition: PartitionReader(partition, log, start, _decompressed_limit_bytes(log)),
+        }
+        self._by_partition = readers
+        self._set_readers(list(readers.values()))
+
+    def _stop_reading(self, partitions: Iterable[TopicPartition]) -> None:
+        gone = set(partitions)
+        self._by_partition = {place: reader for place, reader in self._by_partition.items() if place not in gone}
+        self._set_readers(list(self._by_partition.values()))
 
     def _start_offset(self, log: PartitionLog, *, first: bool) -> int:
         if self._policy.text == "latest" and not first:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from penstock._native.words import OFFSET_MAX
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+
+METADATA_MAX = 4096
 
 
 class TopicPartition(NamedTuple):
@@ -24,6 +27,13 @@ class OffsetAndTimestamp(NamedTuple):
     timestamp_ms: int
 
 
+class OffsetAndMetadata(NamedTuple):
+    """A committed offset (of the next record to read) and a note of at most 4,096 characters."""
+
+    offset: int
+    metadata: str = ""
+
+
 def checked_partition(value: Any) -> TopicPartition:
     """`value` as a `TopicPartition`.
 
@@ -37,3 +47,17 @@ def checked_partition(value: Any) -> TopicPartition:
     if partition < 0:
         raise InvalidArgumentError(f"partition is {value!r}; give a partition number >= 0")
     return TopicPartition(topic, partition)
+
+
+def checked_offset(value: Any) -> OffsetAndMetadata:
+    """`value` (an offset, or one with metadata) as an `OffsetAndMetadata` that can be committed."""
+    offset, metadata = value if isinstance(value, OffsetAndMetadata) else (value, "")
+    if isinstance(offset, bool) or not isinstance(offset, int):
+        raise InvalidTypeError(f"offset is {offset!r}; give an int or an OffsetAndMetadata")
+    if not 0 <= offset <= OFFSET_MAX:
+        raise InvalidArgumentError(f"offset is {offset}; give an int from 0 to {OFFSET_MAX}")
+    if not isinstance(metadata, str):
+        raise InvalidTypeError(f"metadata is {metadata!r}; give a str")
+    if len(metadata) > METADATA_MAX:
+        raise InvalidArgumentError(f"metadata has {len(metadata)} characters; at most {METADATA_MAX} are allowed")
+    return OffsetAndMetadata(offset, metadata)

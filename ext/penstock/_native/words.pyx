@@ -1,0 +1,150 @@
+"""Mapped 64-bit words shared by all processes of a directory: committed offsets, heartbeats, epochs.
+
+A word is read and written whole, by one atomic instruction; what was stored survives the process at once, and the machine
+once it is synced. Thread and process safety: any.
+"""
+
+from libc.stdint cimport int64_t, uint64_t
+
+from penstock._native.control cimport file_reserve, file_sync
+from penstock._native.mapping cimport Mapping
+
+from penstock._native.mapping import os_error
+from penstock.errors import InvalidArgumentError
+
+
+cdef extern from *:
+    """
+    static inline int64_t word_load(int64_t *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+    static inline void word_store(int64_t *p, int64_t v) { __atomic_store_n(p, v, __ATOMIC_SEQ_CST); }
+    static inline int64_t word_add(int64_t *p, int64_t v) { return __atomic_add_fetch(p, v, __ATOMIC_SEQ_CST); }
+    static inline int word_swap(int64_t *p, int64_t old, int64_t next) {
+        return __atomic_compare_exchange_n(p, &old, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    """
+    int64_t word_load(int64_t *p) nogil
+    void word_store(int64_t *p, int64_t v) nogil
+    int64_t word_add(int64_t *p, int64_t v) nogil
+    int word_swap(int64_t *p, int64_t old, int64_t next) nogil
+
+cdef enum:
+    OFFSET_BITS = 52
+    WORDS_MAX = 1 << 23
+    RESERVE_BYTES = 1 << 16
+
+cdef int64_t _offset_max = (<int64_t>1 << OFFSET_BITS) - 2
+OFFSET_MAX = _offset_max
+
+
+cdef class WordTable:
+    """`WordTable(path)`: words numbered from 0, zero at first. `reserve` before a word is used."""
+
+    def __init__(self, str path not None):
+        self.map = Mapping(path, WORDS_MAX * 8, True, True)
+        self.reserved = self.map.file_size() // 8
+
+    def reserve(self, int64_t count):
+        """Give the words below `count` room on the disk. Raises `DiskFullError`."""
+        cdef int rc
+        cdef int64_t size = (count * 8 + RESERVE_BYTES - 1) // RESERVE_BYTES * RESERVE_BYTES
+        if count <= self.reserved:
+            return
+        if count > WORDS_MAX:
+            raise InvalidArgumentError(f"{count} words are wanted in {self.map.path}; at most {WORDS_MAX} fit")
+        if size > self.map.file_size():
+            rc = file_reserve(self.map.fd, 0, size)
+            if rc:
+                raise os_error(rc, self.map.path, "growing")
+        self.reserved = size // 8
+
+    cdef int64_t *at(self, int64_t number) noexcept:
+        return <int64_t *>self.map.data + number
+
+    cdef int64_t load(self, int64_t number) noexcept:
+        return word_load(self.at(number)) if 0 <= number < self.reserved else 0
+
+    def get(self, int64_t number):
+        """The word; 0 when it was never set."""
+        return self.load(number)
+
+    def set(self, int64_t number, int64_t value):
+        """Store the word."""
+        self.reserve(number + 1)
+        word_store(self.at(number), value)
+        self.written = True
+
+    def add(self, int64_t number, int64_t value):
+        """Add to the word; returns the sum."""
+        self.reserve(number + 1)
+        self.written = True
+        return word_add(self.at(number), value)
+
+    def sync(self):
+        """What was stored before is on the disk when this returns."""
+        cdef int rc, fd = self.map.fd
+        self.written = False
+        with nogil:
+            rc = file_sync(fd)
+        if rc:
+            self.written = True
+            raise os_error(rc, self.map.path, "syncing")
+
+
+cdef class CommitTable(WordTable):
+    """Committed offsets. A word is a claim (12 bits, changes with the owner) and an offset (52 bits).
+
+    A commit swaps the word only if the claim is still its owner's, so one of a former owner, however late, changes
+    nothing. (It would take 4,096 changes of the owner in between to be mistaken.)
+    """
+
+    def offset(self, int64_t cell):
+        """The committed offset, -1 when there is none."""
+        return (self.load(cell) & ((<int64_t>1 << OFFSET_BITS) - 1)) - 1
+
+    def claim_of(self, int64_t cell):
+        """The claim that may commit now."""
+        return <int64_t>(<uint64_t>self.load(cell) >> OFFSET_BITS)
+
+    def fence(self, int64_t cell):
+        """Shut out whoever had the claim; returns the new one. The offset stays."""
+        cdef int64_t old
+        self.reserve(cell + 1)
+        while True:
+            old = self.load(cell)
+            if word_swap(self.at(cell), old, <int64_t>(<uint64_t>old + (<uint64_t>1 << OFFSET_BITS))):
+                self.written = True
+                return self.claim_of(cell)
+
+    def reset(self, int64_t cell, int64_t offset):
+        """Shut out whoever had the claim and set the offset (-1: none)."""
+        cdef int64_t old, claim
+        if not -1 <= offset <= _offset_max:
+            raise InvalidArgumentError(f"offset is {offset}; allowed is -1 to {OFFSET_MAX}")
+        self.reserve(cell + 1)
+        while True:
+            old = self.load(cell)
+            claim = <int64_t>(<uint64_t>old >> OFFSET_BITS) + 1
+            if word_swap(self.at(cell), old, <int64_t>(<uint64_t>claim << OFFSET_BITS) | (offset + 1)):
+                self.written = True
+                return
+
+    cdef int store(self, int64_t cell, int64_t claim, int64_t offset) noexcept:
+        """1 stored, 0 when the claim is not the owner's any more."""
+        cdef int64_t old, next = <int64_t>(<uint64_t>claim << OFFSET_BITS) | (offset + 1)
+        if cell < 0 or cell >= self.reserved:
+            return 0
+        while True:
+            old = self.load(cell)
+            if <int64_t>(<uint64_t>old >> OFFSET_BITS) != claim:
+                return 0
+            if old == next:
+                return 1
+            if word_swap(self.at(cell), old, next):
+                self.written = True
+                return 1
+
+    def commit(self, int64_t cell, int64_t claim, int64_t offset):
+        """Store the offset for the owner of `claim`; False when that is not the owner any more."""
+        if not 0 <= offset <= _offset_max:
+            raise InvalidArgumentError(f"offset is {offset}; allowed is 0 to {OFFSET_MAX}")
+        return bool(self.store(cell, claim, offset))
