@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.endurance import Endurance
 from bench.environment import environment
+from bench.groups import Groups
 from bench.latency import Latency
 from bench.measure import Result, table
 from bench.opening import Opening
@@ -24,7 +25,7 @@ def main() -> None:
     """Run, print the table, keep the JSON (not with --quick)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; nothing is kept")
-    parser.add_argument("--only", choices=("writing", "reading", "latency", "opening", "endurance"), help="one group")
+    parser.add_argument("--only", choices=("writing", "reading", "latency", "opening", "groups", "endurance"), help="one group")
     parser.add_argument(
         "--full", action="store_true", help="endurance with 20 GB and 10^8 records: takes disk and minutes"
     )
@@ -67,6 +68,8 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += Latency(directory, rounds, quick).run()
     if only in (None, "opening"):
         results += Opening(directory, rounds, quick).run()
+    if only in (None, "groups"):
+        results += Groups(directory, records, rounds, quick).run()
     if only == "endurance" or full:
         results += Endurance(directory, full and not quick).run()
     return results

@@ -11,7 +11,7 @@ from bench.measure import Result, Side, versus
 from bench.writing import distinct_values
 
 
-def _plain(action: Callable[[], int]) -> Side:
+def plain(action: Callable[[], int]) -> Side:
     """An action that needs no set-up."""
     return lambda: nullcontext(action)
 
@@ -69,10 +69,10 @@ class Reading:
         """Every comparison of this module."""
         results = [
             versus(
-                "Record objects by iteration / lmdb cursor", _plain(self.iterate), _plain(self.lmdb), 1.5, self.rounds
+                "Record objects by iteration / lmdb cursor", plain(self.iterate), plain(self.lmdb), 1.5, self.rounds
             ),
-            versus("values() of batches / lmdb cursor", _plain(self.values), _plain(self.lmdb), 4, self.rounds),
-            versus("columns only / lmdb cursor", _plain(self.columns), _plain(self.lmdb), 8, self.rounds),
+            versus("values() of batches / lmdb cursor", plain(self.values), plain(self.lmdb), 4, self.rounds),
+            versus("columns only / lmdb cursor", plain(self.columns), plain(self.lmdb), 8, self.rounds),
         ]
         self.broker.close()
         self.environment.close()

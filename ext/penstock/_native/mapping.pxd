@@ -8,3 +8,4 @@ cdef class Mapping:
     cdef readonly bint writable
     cdef readonly str path
     cpdef int64_t file_size(self) except -1
+    cdef int64_t size_or_zero(self) noexcept

@@ -113,6 +113,10 @@ cdef class Mapping:
             raise os_error(c_errno, self.path, "reading the size of")
         return out.st_size
 
+    cdef int64_t size_or_zero(self) noexcept:
+        cdef c_stat out
+        return out.st_size if fstat(self.fd, &out) == 0 else 0
+
     def read(self, int64_t position, Py_ssize_t size):
         """A copy of `size` bytes at `position`; `CorruptionError` when the file is shorter."""
         if position < 0 or size < 0 or position + size > self.length or position + size > self.file_size():

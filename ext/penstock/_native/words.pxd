@@ -8,6 +8,7 @@ cdef class WordTable:
     cdef readonly bint written
     cdef int64_t reserved
     cdef int64_t *at(self, int64_t number) noexcept
+    cdef bint holds(self, int64_t number) noexcept
     cdef int64_t load(self, int64_t number) noexcept
 
 

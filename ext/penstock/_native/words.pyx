@@ -60,8 +60,14 @@ cdef class WordTable:
     cdef int64_t *at(self, int64_t number) noexcept:
         return <int64_t *>self.map.data + number
 
+    cdef bint holds(self, int64_t number) noexcept:
+        """Whether the word has room, as far as this process knows or can find out: another one may have made it."""
+        if number >= self.reserved:
+            self.reserved = max(self.reserved, self.map.size_or_zero() // 8)
+        return 0 <= number < self.reserved
+
     cdef int64_t load(self, int64_t number) noexcept:
-        return word_load(self.at(number)) if 0 <= number < self.reserved else 0
+        return word_load(self.at(number)) if self.holds(number) else 0
 
     def get(self, int64_t number):
         """The word; 0 when it was never set."""
@@ -131,7 +137,7 @@ cdef class CommitTable(WordTable):
     cdef int store(self, int64_t cell, int64_t claim, int64_t offset) noexcept:
         """1 stored, 0 when the claim is not the owner's any more."""
         cdef int64_t old, next = <int64_t>(<uint64_t>claim << OFFSET_BITS) | (offset + 1)
-        if cell < 0 or cell >= self.reserved:
+        if not self.holds(cell):
             return 0
         while True:
             old = self.load(cell)
