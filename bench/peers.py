@@ -18,6 +18,7 @@ from bench.opening import Opening
 from bench.reading import Reading
 from bench.writing import Writing
 
+PARTS = ("writing", "reading", "latency", "opening", "groups", "endurance")
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 
@@ -25,7 +26,9 @@ def main() -> None:
     """Run, print the table, keep the JSON (not with --quick)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; nothing is kept")
-    parser.add_argument("--only", choices=("writing", "reading", "latency", "opening", "groups", "endurance"), help="one group")
+    parser.add_argument(
+        "--only", choices=("writing", "reading", "latency", "opening", "groups", "endurance"), help="one group"
+    )
     parser.add_argument(
         "--full", action="store_true", help="endurance with 20 GB and 10^8 records: takes disk and minutes"
     )

@@ -12,6 +12,14 @@ import penstock
 from penstock._native import mapping
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Long runs are asked for by name."""
+    if "slow" not in str(config.getoption("markexpr")):
+        for item in items:
+            if item.get_closest_marker("slow") is not None:
+                item.add_marker(pytest.mark.skip(reason="slow: run by `pytest -m slow`"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_mapped(request: pytest.FixtureRequest) -> Iterator[None]:
     """Maps and descriptors are gone once a test's objects are."""

@@ -48,11 +48,3 @@ def until() -> Callable[..., None]:
             time.sleep(0.01)
 
     return wait
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "slow" in (config.option.markexpr or ""):
-        return
-    for item in items:
-        if item.get_closest_marker("slow"):
-            item.add_marker(pytest.mark.skip(reason="slow: run by `pytest -m slow`"))

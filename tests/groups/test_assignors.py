@@ -99,9 +99,7 @@ def test_unknown_strategy_names_what_is_allowed() -> None:
         find_assignor("eager")
 
 
-@pytest.mark.parametrize(
-    "assignment", [{("t", 9): "m"}, {("t", -1): "m"}, {("t", 0): "stranger"}, {("u", 0): "m"}]
-)
+@pytest.mark.parametrize("assignment", [{("t", 9): "m"}, {("t", -1): "m"}, {("t", 0): "stranger"}, {("u", 0): "m"}])
 def test_nonsense_of_ones_own_assignor_is_refused(assignment: Assignment) -> None:
     with pytest.raises(InvalidConfigError):
         checked_assignment(assignment, Subscriptions({"m": ("t",)}, {"t": 2}))

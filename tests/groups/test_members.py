@@ -67,14 +67,16 @@ def test_a_listener_may_commit_and_seek(broker: penstock.Broker) -> None:
 
     def revoked(places: list[TopicPartition]) -> None:
         noted.update({place: consumer.position(place) for place in places})
-        consumer.commit({place: 7 for place in places})
+        consumer.commit(dict.fromkeys(places, 7))
 
     consumer = broker.consumer("t", group="g", enable_auto_commit=False, on_revoked=revoked)
     settle(consumer)
     consumer.close()
     assert set(noted.values()) == {10}
     with broker.consumer("t", group="g") as other:
-        assert sorted(record.value for record in other.poll()) == [b"%d/%d" % (p, n) for p in range(4) for n in (7, 8, 9)]
+        assert sorted(record.value for record in other.poll()) == [
+            b"%d/%d" % (p, n) for p in range(4) for n in (7, 8, 9)
+        ]
 
 
 def test_a_listener_that_raises_is_heard_and_the_group_goes_on(broker: penstock.Broker) -> None:
@@ -244,7 +246,7 @@ def test_another_strategy_than_the_groups_is_refused(broker: penstock.Broker) ->
     fill(broker)
     with (
         broker.consumer("t", group="g"),
-        pytest.raises(InvalidConfigError, match="'range'.*'cooperative-sticky'"),
+        pytest.raises(InvalidConfigError, match=r"'range'.*'cooperative-sticky'"),
     ):
         broker.consumer("t", group="g", partition_assignment_strategy="range")
 

@@ -136,7 +136,9 @@ class TestReset:
             consumer.commit()
             assert consumer.committed(PLACE) == 10
 
-    @pytest.mark.parametrize("options", [{}, {"to": 1, "shift_by": 1}, {"to": "none"}, {"to": -1}, {"to": 1.5}, {"to": "x"}])
+    @pytest.mark.parametrize(
+        "options", [{}, {"to": 1, "shift_by": 1}, {"to": "none"}, {"to": -1}, {"to": 1.5}, {"to": "x"}]
+    )
     def test_nonsense_is_refused(self, broker: penstock.Broker, options: dict[str, object]) -> None:
         with pytest.raises(penstock.PenstockError):
             broker.reset_offsets("g", "t", **options)

@@ -69,6 +69,7 @@ CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY) STRICT;
 """
 _abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 EPOCH, HEARTBEAT = 0, 1
+COORDINATOR_SLOT = 0  # its heartbeat says when the elected process looked last
 
 
 class GroupStore:
@@ -135,7 +136,7 @@ class GroupStore:
             self._connection.execute("DELETE FROM slots WHERE slot = ?", row)
             slot = int(row[0])
         else:
-            taken = "SELECT slot FROM members UNION ALL SELECT slot FROM processes UNION ALL SELECT -1"
+            taken = f"SELECT slot FROM members UNION ALL SELECT slot FROM processes UNION ALL SELECT {COORDINATOR_SLOT}"
             slot = int(self._connection.execute(f"SELECT max(slot) FROM ({taken})").fetchone()[0]) + 1
         self.slots.reserve(2 * slot + 2)
         return slot

@@ -1,7 +1,8 @@
 """Keeps this process's group members alive, and notices the death of others'.
 
 Each process with members holds a lock on a file of its own; the kernel drops it when the process dies. One elected
-process looks at those locks and at the heartbeats (one word a process, however many members) several times a second.
+process looks at those locks and at the heartbeats (one word a process, however many members) several times a second; if
+it hangs, the others do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from penstock.errors import PenstockError
 from penstock.storage.directory import FileLock
-from penstock.storage.group_store import GroupStore
+from penstock.storage.group_store import COORDINATOR_SLOT, GroupStore
 from penstock.streams.group_coordination import remove_member, remove_process
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from penstock.streams.membership import Membership
 
 TICK_S = 0.1
+HUNG_MS = 1000  # who was silent for so long may not notice what others do
 _log = logging.getLogger("penstock.groups")
 
 
@@ -106,8 +108,11 @@ class Keeper:
                              member.settings.max_poll_interval_ms, member.group)  # fmt: skip
                 self._members.pop(member_id, None)
                 member.evict()
-        if self._coordinator.try_acquire():
+        elected = self._coordinator.try_acquire()
+        if elected or self._now_ms() - self._store.last_beat_ms(COORDINATOR_SLOT) > HUNG_MS:
             self.look_after_others()
+        if elected:
+            self._store.beat(COORDINATOR_SLOT, self._now_ms())
 
     def look_after_others(self) -> None:
         """Remove members of dead and of hung processes, and static ones that did not come back."""
@@ -122,7 +127,7 @@ class Keeper:
                 remove_process(self._store, connection, token, self._clock.time_ms())
             (self._directory / f"{token}.lock").unlink(missing_ok=True)
             ring = True
-        silent = {token: age for token, age in beats.items() if age > 1000 and token != self._token}
+        silent = {token: age for token, age in beats.items() if age > HUNG_MS and token != self._token}
         for member_id, process, timeout_ms, left_ms in self._store.rows(
             "SELECT id, process, session_timeout_ms, left_ms FROM members WHERE left_ms IS NOT NULL OR ?", bool(silent)
         ):
