@@ -82,6 +82,10 @@ class RebalanceError(PenstockError, RuntimeError):
     retriable = True
 
 
+class TransactionStateError(PenstockError, RuntimeError):
+    """The producer's transaction is not in the state that this call needs."""
+
+
 class UnknownGroupError(PenstockError, KeyError):
     """The consumer group does not exist."""
 

@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.lane cimport Lane, TopicLanes
 from penstock._native.partition cimport Bell
+from penstock._native.words cimport WordTable
 
 
 cdef class Accumulator:
@@ -23,6 +24,12 @@ cdef class Accumulator:
     cdef Py_ssize_t _held_bytes
     cdef list _pool
     cdef public object _failure
+    cdef public bint _idle  # a transactional producer outside of a transaction
+    cdef bint _transactional
+    cdef int64_t _producer_id
+    cdef public int64_t _epoch
+    cdef WordTable _fences
+    cdef int64_t _fence
     cdef TopicLanes _lanes_of(self, topic)
     cdef int64_t _now_ms(self) except -1
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane)

@@ -12,15 +12,17 @@ from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
+from penstock._native.format cimport ATTRIBUTE_TRANSACTIONAL
 from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, open_view, system_time_ms, too_large
 from penstock._native.partition cimport Bell
 from penstock._native.records cimport make_metadata
+from penstock._native.words cimport WordTable
 
 from time import monotonic as _monotonic
 
 from penstock._native.builder import encode_headers
 from penstock.clock import SystemClock
-from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
+from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError, TransactionStateError
 
 cdef enum:
     RECORD_ROOM = 36
@@ -28,7 +30,7 @@ cdef enum:
 
 
 cdef class Accumulator:
-    """The native half of `Producer`, which has `_load_topic(name) -> TopicLanes` and `_wake_linger()`."""
+    """The native half of `Producer`, which has `_load_topic(name) -> TopicLanes`, `_wake_linger()`, `_enlist()`."""
 
     def __init__(self, broker, Bell catalog_bell not None, partitioner, Py_ssize_t batch_size, Py_ssize_t buffer_memory, bint eager):
         self._broker = broker
@@ -41,6 +43,20 @@ cdef class Accumulator:
         self._eager = eager
         self._topics = {}
         self._pool = []
+        self._producer_id = -1
+
+    def _identify(self, int64_t producer_id, int64_t epoch, WordTable fences, int64_t fence):
+        """Number the batches (KIP-98). With `fences`, they are transactional, and refused once that word is not `epoch`."""
+        self._producer_id = producer_id
+        self._epoch = epoch
+        self._fences = fences
+        self._fence = fence
+        self._transactional = fences is not None
+
+    @property
+    def producer_id(self):
+        """What marks this producer's batches; -1 with `enable_idempotence=False`."""
+        return self._producer_id
 
     # --- sending -----------------------------------------------------------------------------------------------
 
@@ -66,7 +82,7 @@ cdef class Accumulator:
         cdef int64_t timestamp
         cdef Py_ssize_t before
         cdef int rc
-        if self._shut or self._failure is not None:
+        if self._shut or self._failure is not None or self._idle:
             self._check()
         if self._last is not None and topic is self._last.name and self._generation == self._catalog_bell.words.value:
             lanes = self._last
@@ -139,7 +155,7 @@ cdef class Accumulator:
         """
         cdef TopicLanes lanes
         cdef int64_t timestamp
-        if self._shut or self._failure is not None:
+        if self._shut or self._failure is not None or self._idle:
             self._check()
         lanes = self._lanes_of(topic)
         if isinstance(values, (str, bytes, bytearray, memoryview)):
@@ -236,7 +252,7 @@ cdef class Accumulator:
         cdef Lane lane
         cdef BatchBuilder builder
         cdef Py_ssize_t done = 0, before
-        if self._shut or self._failure is not None:
+        if self._shut or self._failure is not None or self._idle:
             self._check()
         lanes = self._lanes_of(topic)
         now = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
@@ -306,6 +322,8 @@ cdef class Accumulator:
         if self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
+        if self._idle:
+            raise TransactionStateError("no transaction is open: use `with producer.transaction():` or begin_transaction()")
         return 0
 
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane):
@@ -329,23 +347,34 @@ cdef class Accumulator:
     cdef int _drain(self, TopicLanes lanes, Lane lane) except -1:
         cdef Waiting waiting
         cdef BatchBuilder builder
-        cdef int64_t offset
+        cdef const int64_t *fence = NULL
         stored = []
+        if self._transactional:
+            fence = self._fences.at(self._fence)
+            if not lane.enlisted:
+                self._enlist()
         try:
             with lane.lock:
                 while lane.waiting:
                     waiting = lane.waiting[0]
                     builder = waiting.builder
                     if not waiting.ready:
-                        builder.seal(lanes.codec)
+                        builder.seal(
+                            lanes.codec, False, self._producer_id, <int>self._epoch if self._producer_id >= 0 else -1,
+                            lane.sequence if self._producer_id >= 0 else -1, ATTRIBUTE_TRANSACTIONAL if self._transactional else 0,
+                        )
                         waiting.ready = True
-                    if lanes.log_append_time:
-                        builder.set_log_append_time(self._now_ms())
-                    offset = lane.log.append(builder)
+                    if waiting.offset < 0:
+                        if lanes.log_append_time:
+                            builder.set_log_append_time(self._now_ms())
+                        waiting.offset = lane.log.store_only(builder.sealed, builder.sealed_size, fence, self._epoch)
+                        lane.sequence = (lane.sequence + builder.count) & 0x7FFFFFFF
+                    if lane.log.writer.sync_each:
+                        lane.log.sync_to(waiting.offset + builder.count)  # when this fails, it is not stored again
                     lane.waiting.popleft()
                     self._held_bytes -= builder.size_bytes - 61
                     if waiting.callbacks is not None:
-                        stored.append((waiting.callbacks, offset, builder.max_timestamp_ms if lanes.log_append_time else -1))
+                        stored.append((waiting.callbacks, waiting.offset, builder.max_timestamp_ms if lanes.log_append_time else -1))
                     builder.reset_fast()
                     if len(self._pool) < 64 and builder.capacity <= 4 * self._batch_size:
                         self._pool.append(builder)

@@ -16,6 +16,7 @@
 #define APPEND_ROLL 3    /* the batch belongs into a new segment */
 #define APPEND_DELETED 4
 #define APPEND_ERROR 5   /* see `error`: an errno */
+#define APPEND_FENCED 6  /* the producer's epoch is over */
 
 #define WRITE_CALL_MIN (16 << 10)
 #define ALLOCATE_MIN (1 << 20)
@@ -97,11 +98,14 @@ static inline int append_copy(append_writer *w, const char *batch, int64_t size,
     return 0;
 }
 
-static inline int append_locked(append_writer *w, const char *batch, int64_t size, int64_t *base_offset) {
+/* `fence` is checked under the lock: once it changed, and the lock was free once, nothing of that epoch can come any more. */
+static inline int append_locked(append_writer *w, const char *batch, int64_t size, const int64_t *fence, int64_t epoch,
+                                int64_t *base_offset) {
     control_file *c = w->control;
     control_slot s;
     int64_t last_offset, position, max_timestamp = (int64_t)load_be64(batch + BATCH_MAX_TIMESTAMP);
     if (c->flags & PENSTOCK_FLAG_DELETED) return APPEND_DELETED;
+    if (fence && __atomic_load_n(fence, __ATOMIC_SEQ_CST) != epoch) return APPEND_FENCED;
     s = *control_published(c);
     if (s.active_base_offset != w->base_offset) return APPEND_REFRESH;
     position = s.end_position;
@@ -133,7 +137,8 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
     return APPEND_OK;
 }
 
-static inline int writer_append(append_writer *w, const char *batch, int64_t size, int wait, int64_t *base_offset) {
+static inline int writer_append(append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence,
+                                int64_t epoch, int64_t *base_offset) {
     int rc = lock_acquire(&w->lock, wait);
     if (rc == EBUSY) return APPEND_BUSY;
     if (rc == EOWNERDEAD) w->dead_owners++;
@@ -141,7 +146,7 @@ static inline int writer_append(append_writer *w, const char *batch, int64_t siz
         w->error = rc;
         return APPEND_ERROR;
     }
-    rc = append_locked(w, batch, size, base_offset);
+    rc = append_locked(w, batch, size, fence, epoch, base_offset);
     lock_release(&w->lock);
     if (rc == APPEND_OK) bell_ring(w->bell);
     return rc;

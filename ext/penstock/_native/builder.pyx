@@ -246,8 +246,8 @@ cdef class BatchBuilder:
             raise InvalidArgumentError(f"offsets[{bad}] to offsets[{bad + 1}] is {begin} to {end}; the buffer has {view.len} bytes")
         return start
 
-    def seal(self, int codec=0, bint log_append_time=False, int64_t producer_id=-1, int producer_epoch=-1, int base_sequence=-1):
-        """Compress, write header and CRC. From now on the object exports the sealed batch."""
+    def seal(self, int codec=0, bint log_append_time=False, int64_t producer_id=-1, int producer_epoch=-1, int base_sequence=-1, int attributes=0):
+        """Compress, write header and CRC. From now on the object exports the sealed batch. `attributes`: more bits of them."""
         cdef Py_ssize_t payload = self.size_bytes - BATCH_HEADER_BYTES
         cdef char *out = self.data
         cdef const char *source
@@ -275,7 +275,7 @@ cdef class BatchBuilder:
         store_be32(out + BATCH_LENGTH, <uint32_t>(payload + BATCH_HEADER_BYTES - BATCH_LOG_OVERHEAD))
         store_be32(out + BATCH_LEADER_EPOCH, 0)
         out[BATCH_MAGIC] = MAGIC_V2
-        store_be16(out + BATCH_ATTRIBUTES, <uint16_t>(codec | (ATTRIBUTE_LOG_APPEND_TIME if log_append_time else 0)))
+        store_be16(out + BATCH_ATTRIBUTES, <uint16_t>(codec | attributes | (ATTRIBUTE_LOG_APPEND_TIME if log_append_time else 0)))
         store_be32(out + BATCH_LAST_OFFSET_DELTA, <uint32_t>(self.count - 1))
         store_be64(out + BATCH_BASE_TIMESTAMP, <uint64_t>self.base_timestamp_ms)
         store_be64(out + BATCH_MAX_TIMESTAMP, <uint64_t>self.max_timestamp_ms)

@@ -193,9 +193,10 @@ def _count(Region region not None):
     return min(total, region.size)
 
 
-def column_parts(Region region not None, int64_t from_offset, Py_ssize_t limit_bytes):
-    """The parts of a region, in order, without control batches and records below `from_offset`."""
+def column_parts(Region region not None, int64_t from_offset, Py_ssize_t limit_bytes, aborted=None):
+    """The parts of a region, in order, without control batches, `aborted` ones and records below `from_offset`."""
     cdef BatchWalker walker = BatchWalker(region, limit_bytes)
+    walker.aborted = aborted
     cdef Py_ssize_t capacity = 0
     cdef int64_t kept
     cdef int64_t[:, ::1] columns
@@ -204,7 +205,7 @@ def column_parts(Region region not None, int64_t from_offset, Py_ssize_t limit_b
     cdef list parts = []
     cdef object array = None
     while walker.advance():
-        if walker.control or walker.count == 0 or walker.base_offset + walker.last_offset_delta < from_offset:
+        if walker.hidden or walker.count == 0 or walker.base_offset + walker.last_offset_delta < from_offset:
             continue
         if part is None or walker.codec or part.buffer is not region or part.count + walker.count > capacity:
             if part is not None and part.count:

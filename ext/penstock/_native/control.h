@@ -42,6 +42,7 @@
 #define PENSTOCK_CONTROL_VERSION 1
 #define PENSTOCK_CONTROL_SIZE 4096
 #define PENSTOCK_FLAG_DELETED 1
+#define PENSTOCK_FLAG_TRANSACTIONS 2 /* there is a table of open transactions beside this file */
 #define PENSTOCK_BELLS_SIZE 65536
 #define PENSTOCK_BELL_COUNT 1024
 

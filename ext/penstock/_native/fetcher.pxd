@@ -16,6 +16,7 @@ cdef class PartitionReader:
     cdef int64_t region_end
     cdef public int64_t cell  # of its committed offset; -1 without a group
     cdef public int64_t claim
+    cdef object aborted
     cdef int64_t next_position(self) noexcept
     cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1
     cdef void finish(self) noexcept
@@ -28,6 +29,7 @@ cdef class Fetcher:
     cdef Py_ssize_t _turn
     cdef list _undo
     cdef bint _closed, _inside, _woken, _auto_commit
+    cdef public bint _committed_only  # isolation_level="read_committed"
     cdef int _busy  # calls inside one another: callbacks of a rebalance may use the consumer
     cdef unsigned long _callback_thread
     cdef WordTable _slots

@@ -5,12 +5,12 @@ iteration, `poll`, `poll_batches` and seeks came before, and whether the call re
 Order: the records of a partition come in offset order; partitions take turns region by region, so that none starves.
 Thread safety: one thread at a time; a second one gets `LockedError` at once. `wakeup` and `close` may come from any thread.
 Policy (assignment, where to start, what to do out of range) is Python, in the subclass `penstock.streams.consumer.Consumer`:
-`_refresh()`, `_rebalance()`, `_subscribed()`, `_out_of_range(reader)`, `_commit_given(offsets)`, `_split(region, topic, partition, from_offset, limit_bytes)`.
+`_refresh()`, `_rebalance()`, `_subscribed()`, `_out_of_range(reader)`, `_commit_given(offsets)`, `_split(region, topic, partition, from_offset, limit_bytes, aborted)`.
 """
 
 from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
-from libc.stdint cimport int64_t
+from libc.stdint cimport INT64_MAX, int64_t
 
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
@@ -81,16 +81,23 @@ cdef class PartitionReader:
     cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1:
         """1 when there are undelivered records, fetching if need be; 0 at the end of the log or when paused."""
         cdef Region region
+        cdef int64_t until
         if self.paused:
             return 0
         if self.unread:
             return 1
-        while self.offset < 0 or self.offset != self.log.log_end_offset:
+        while True:
+            until = self.log.last_stable_offset if fetcher._committed_only else self.log.log_end_offset
+            if self.offset == until:
+                return 0
             if self.offset < 0:
                 fetcher._out_of_range(self)
                 continue
             try:
-                region = self.log.fetch(self.offset, max_bytes, self.region if self.region_end == self.offset else None)
+                region = self.log.fetch(
+                    self.offset, max_bytes, self.region if self.region_end == self.offset else None,
+                    until if fetcher._committed_only else INT64_MAX,
+                )
             except OffsetOutOfRangeError:
                 fetcher._out_of_range(self)
                 continue
@@ -100,12 +107,13 @@ cdef class PartitionReader:
                 raise
             if region is None:
                 return 0
+            if fetcher._committed_only:
+                self.aborted = self.cursor.aborted = self.log.aborted_in(self.offset, (<object>region).next_offset)
             self.cursor.feed(region, self.offset)
             self.region_end = max(<int64_t>(<object>region).next_offset, self.offset + 1)
             self.region = region
             self.unread = True
             return 1
-        return 0
 
 
 cdef class Fetcher:
@@ -302,7 +310,7 @@ cdef class Fetcher:
     cdef list _split_region(self, PartitionReader reader):
         cdef str topic = reader.partition[0]
         cdef int partition = reader.partition[1]
-        return self._split(reader.region, topic, partition, reader.next_position(), reader.cursor.decompressed_limit_bytes)
+        return self._split(reader.region, topic, partition, reader.next_position(), reader.cursor.decompressed_limit_bytes, reader.aborted)
 
     # --- turns ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ cdef class Waiting:
     cdef BatchBuilder builder
     cdef list callbacks
     cdef bint ready
+    cdef int64_t offset  # where it was stored, by a try that failed afterwards; else -1
 
 
 cdef class Lane:
@@ -19,6 +20,8 @@ cdef class Lane:
     cdef BatchBuilder builder
     cdef list callbacks
     cdef readonly double began
+    cdef int32_t sequence  # of the next record (KIP-98)
+    cdef public bint enlisted  # in the open transaction
     cdef int retire(self) except -1
 
 

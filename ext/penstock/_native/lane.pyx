@@ -81,6 +81,7 @@ cdef class Lane:
         if self.builder is not None and self.builder.count:
             waiting = Waiting.__new__(Waiting)
             waiting.builder, waiting.callbacks = self.builder, self.callbacks
+            waiting.offset = -1
             self.builder = None
             self.callbacks = None
             self.waiting.append(waiting)

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t
 from penstock._native.control cimport bell_word, control_file, control_slot, lock_handle
 from penstock._native.mapping cimport Mapping
 from penstock._native.region cimport Region
+from penstock._native.words cimport OpenTransactions
 
 
 cdef extern from "append.h" nogil:
@@ -33,8 +34,11 @@ cdef extern from "append.h" nogil:
         APPEND_ROLL
         APPEND_DELETED
         APPEND_ERROR
+        APPEND_FENCED
 
-    int writer_append(append_writer *w, const char *batch, int64_t size, int wait, int64_t *base_offset)
+    int writer_append(
+        append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence, int64_t epoch, int64_t *base_offset,
+    )
     int64_t index_upper(const char *entries, int64_t count, int width, int64_t key)
 
 
@@ -77,11 +81,13 @@ cdef class Partition:
     cdef readonly str topic
     cdef readonly int number
     cdef readonly bint written
+    cdef public OpenTransactions _open_transactions
     cpdef int64_t append(self, batch) except -1
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
-    cdef int64_t _store(self, const char *batch, int64_t size) except -1
+    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1
+    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1
-    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*)
+    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*, int64_t until=*)
     cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1

@@ -4,14 +4,14 @@ Thread and process safety: any number of threads and processes append and fetch;
 once when `append` returns. The lock is only waited for without the GIL. What is rare (rolling, mapping another segment,
 recovery) is Python, in the subclass `penstock.storage.partition_log.PartitionLog`: `_refresh_writer(min_bytes)`,
 `_roll(base_offset, batch_bytes)`, `_segment_of(offset, active)`, `_segment_after(base, active)`,
-`_reopen_segment(base)`, `_sync_segments(first, last)`.
+`_reopen_segment(base)`, `_sync_segments(first, last)`, `_load_transactions()`.
 
 Crash policy: see `control.h`.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EBUSY, EINTR
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from penstock._native.control cimport (
@@ -21,6 +21,7 @@ from penstock._native.control cimport (
     PENSTOCK_CONTROL_SIZE,
     PENSTOCK_CONTROL_VERSION,
     PENSTOCK_FLAG_DELETED,
+    PENSTOCK_FLAG_TRANSACTIONS,
     bell_arm,
     bell_ring,
     bell_ring_always,
@@ -55,7 +56,7 @@ from penstock._native.format cimport (
 import os
 
 from penstock._native.mapping import os_error
-from penstock.errors import CorruptionError, InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.errors import CorruptionError, FencedError, InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
 
 
 cdef extern from "<errno.h>" nogil:
@@ -269,27 +270,32 @@ cdef class Partition:
         return offset
 
     cdef int64_t append_raw(self, const char *batch, int64_t size) except -1:
-        cdef int64_t offset
+        cdef int64_t offset = self.store_only(batch, size, NULL, 0)
         if self.writer.sync_each:
-            pending_add(self.control, 1)
-            try:
-                offset = self._store(batch, size)
-            finally:
-                pending_add(self.control, -1)
             self.sync_to(offset + <int32_t>load_be32(batch + BATCH_LAST_OFFSET_DELTA) + 1)
-            return offset
-        return self._store(batch, size)
+        return offset
 
-    cdef int64_t _store(self, const char *batch, int64_t size) except -1:
+    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1:
+        """Store a batch; the caller syncs, so that it knows what was stored when that fails. `FencedError` when `fence`
+        is not `epoch` any more."""
+        if not self.writer.sync_each:
+            return self._store(batch, size, fence, epoch)
+        pending_add(self.control, 1)
+        try:
+            return self._store(batch, size, fence, epoch)
+        finally:
+            pending_add(self.control, -1)
+
+    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1:
         cdef int64_t offset = -1
         cdef int rc = APPEND_BUSY
         cdef append_writer *w = &self.writer
         while True:
             if size <= 16384:
-                rc = writer_append(w, batch, size, 0, &offset)
+                rc = writer_append(w, batch, size, 0, fence, epoch, &offset)
             if size > 16384 or rc == APPEND_BUSY:
                 with nogil:
-                    rc = writer_append(w, batch, size, 1, &offset)
+                    rc = writer_append(w, batch, size, 1, fence, epoch, &offset)
             if rc == APPEND_OK:
                 break
             if rc == APPEND_REFRESH:
@@ -298,6 +304,8 @@ cdef class Partition:
                 self._roll(w.base_offset, size)
             elif rc == APPEND_DELETED:
                 raise UnknownTopicError(f"topic {self.topic!r} was deleted")
+            elif rc == APPEND_FENCED:
+                raise FencedError(f"the producer's epoch {epoch} is over: its transactional_id was taken over or timed out")
             else:
                 raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
             rc = APPEND_BUSY
@@ -446,6 +454,21 @@ cdef class Partition:
         return slot.log_start_offset
 
     @property
+    def last_stable_offset(self):
+        """Everything below is decided: committed, aborted, or never was in a transaction."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)  # first: a transaction that is not seen below begins at or after this end
+        if self._open_transactions is None:
+            if not self.control.flags & PENSTOCK_FLAG_TRANSACTIONS:
+                return slot.log_end_offset
+            self._load_transactions()
+        return self._open_transactions.least(slot.log_end_offset)
+
+    def _mark_transactional(self):
+        """Every process looks for open transactions from now on."""
+        self.control.flags |= PENSTOCK_FLAG_TRANSACTIONS
+
+    @property
     def synced_offset(self):
         """Every record below was on the disk when this was read."""
         return self.control.synced_offset
@@ -521,10 +544,10 @@ cdef class Partition:
 
     # --- fetch --------------------------------------------------------------------------------------------------
 
-    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=None):
+    cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=None, int64_t until=INT64_MAX):
         """Whole batches from the one that holds `offset` on, up to `max_bytes` (at least one); None at the log end.
 
-        `after`, the region fetched before, makes reading on O(1). Raises `OffsetOutOfRangeError`, `CorruptionError`,
+        `after`, the region fetched before, makes reading on O(1). `until`: as if the log ended at that offset. Raises `OffsetOutOfRangeError`, `CorruptionError`,
         `UnknownTopicError`.
         """
         cdef control_slot slot
@@ -534,7 +557,7 @@ cdef class Partition:
         control_snapshot(self.control, &slot)
         if self.control.flags & PENSTOCK_FLAG_DELETED:
             raise UnknownTopicError(f"topic {self.topic!r} was deleted")
-        if offset == slot.log_end_offset:
+        if offset == slot.log_end_offset or until <= offset <= slot.log_end_offset:
             return None
         if offset < slot.log_start_offset or offset > slot.log_end_offset:
             raise OffsetOutOfRangeError(
@@ -553,7 +576,7 @@ cdef class Partition:
         while True:
             limit = self._limit(segment, &slot)
             if position < limit:
-                return self._region(segment, position, limit, offset, max_bytes, slot.log_end_offset, entered)
+                return self._region(segment, position, limit, offset, max_bytes, min(slot.log_end_offset, until), entered)
             following = self._segment_after(segment.base_offset, slot.active_base_offset)
             if following is None:
                 raise CorruptionError("the log ends before its published end", segment.log.path, position, f"offset {offset}", "end of file")

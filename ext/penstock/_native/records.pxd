@@ -44,6 +44,8 @@ cdef class BatchWalker:
     cdef readonly int64_t last_offset_delta
     cdef readonly bint log_append_time
     cdef readonly bint control
+    cdef readonly bint hidden  # not for the reader: control, or of an aborted transaction
+    cdef public object aborted  # an `AbortedTransactions`, or None
     cdef readonly int codec
     cdef int advance(self) except -1
     cdef _unpack(self, const char *p, int64_t size)
@@ -58,6 +60,7 @@ cdef class RecordCursor:
     cdef int64_t from_offset
     cdef readonly int64_t next_offset
     cdef public Py_ssize_t decompressed_limit_bytes
+    cdef public object aborted
     cdef object _advance(self)
     cdef tuple _headers(self, record_fields *fields)
     cdef object _broken(self, int64_t number)

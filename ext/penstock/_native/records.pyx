@@ -185,6 +185,9 @@ cdef class BatchWalker:
         self.log_append_time = (attributes & ATTRIBUTE_LOG_APPEND_TIME) != 0
         self.control = (attributes & ATTRIBUTE_CONTROL) != 0
         self.base_offset = <int64_t>load_be64(p)
+        self.hidden = self.control
+        if self.aborted is not None and attributes & ATTRIBUTE_TRANSACTIONAL and not self.control:
+            self.hidden = (<int64_t>load_be64(p + BATCH_PRODUCER_ID), self.base_offset) in self.aborted
         self.last_offset_delta = <int32_t>load_be32(p + BATCH_LAST_OFFSET_DELTA)
         self.base_timestamp = <int64_t>load_be64(p + BATCH_BASE_TIMESTAMP)
         self.max_timestamp = <int64_t>load_be64(p + BATCH_MAX_TIMESTAMP)
@@ -235,6 +238,7 @@ cdef class RecordCursor:
     def feed(self, Region region not None, int64_t from_offset):
         """Go on with this region, from the first record at or after `from_offset`."""
         self.walker = BatchWalker(region, self.decompressed_limit_bytes)
+        self.walker.aborted = self.aborted
         self.left = 0
         self.from_offset = self.next_offset = from_offset
 
@@ -246,7 +250,7 @@ cdef class RecordCursor:
         while walker.advance():
             if walker.base_offset + walker.last_offset_delta < self.from_offset:
                 continue
-            if walker.control or walker.count == 0:
+            if walker.hidden or walker.count == 0:
                 self.next_offset = walker.base_offset + walker.last_offset_delta + 1
                 continue
             self.left = walker.count

@@ -12,5 +12,9 @@ cdef class WordTable:
     cdef int64_t load(self, int64_t number) noexcept
 
 
+cdef class OpenTransactions(WordTable):
+    cdef int64_t used(self) noexcept
+
+
 cdef class CommitTable(WordTable):
     cdef int store(self, int64_t cell, int64_t claim, int64_t offset) noexcept

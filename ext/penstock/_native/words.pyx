@@ -85,6 +85,12 @@ cdef class WordTable:
         self.written = True
         return word_add(self.at(number), value)
 
+    def swap(self, int64_t number, int64_t old, int64_t next):
+        """Store `next` if the word is `old`; whether it was."""
+        self.reserve(number + 1)
+        self.written = True
+        return bool(word_swap(self.at(number), old, next))
+
     def sync(self):
         """What was stored before is on the disk when this returns."""
         cdef int rc, fd = self.map.fd
@@ -94,6 +100,71 @@ cdef class WordTable:
         if rc:
             self.written = True
             raise os_error(rc, self.map.path, "syncing")
+
+
+cdef enum:
+    ABORTS = 1  # word 0: pairs in use; 1: aborted so far; then pairs of producer id (0: free) and first offset
+    FIRST_PAIR = 2
+    PAIRS_MAX = 1 << 16
+
+
+cdef class OpenTransactions(WordTable):
+    """The transactions of one partition that are not decided, or whose marker is not in the log yet.
+
+    Changes need the partition's writer lock; reading needs nothing. A first offset is a lower bound: the log's end when
+    the transaction was about to store its first batch here.
+    """
+
+    cdef int64_t used(self) noexcept:
+        return min(self.load(0), <int64_t>PAIRS_MAX)
+
+    def begin(self, int64_t producer_id, int64_t first_offset):
+        """The producer is about to store here; nothing changes when it did before."""
+        cdef int64_t pair, free = self.used()
+        if self.first_offset(producer_id) >= 0:
+            return
+        for pair in range(self.used()):
+            if self.load(FIRST_PAIR + 2 * pair) == 0:
+                free = pair
+                break
+        if free >= PAIRS_MAX:
+            raise InvalidArgumentError(f"{PAIRS_MAX} transactions are open in {self.map.path}; no more are allowed")
+        self.set(FIRST_PAIR + 2 * free + 1, first_offset)
+        self.set(FIRST_PAIR + 2 * free, producer_id)
+        if free >= self.load(0):
+            self.set(0, free + 1)
+
+    def first_offset(self, int64_t producer_id):
+        """First offset of the producer's open transaction, -1 when it has none."""
+        cdef int64_t pair
+        for pair in range(self.used()):
+            if self.load(FIRST_PAIR + 2 * pair) == producer_id:
+                return self.load(FIRST_PAIR + 2 * pair + 1)
+        return -1
+
+    def end(self, int64_t producer_id, bint aborted):
+        """The producer's transaction is decided, and what readers need to know is stored."""
+        cdef int64_t pair
+        if aborted:
+            self.add(ABORTS, 1)
+        for pair in range(self.used()):
+            if self.load(FIRST_PAIR + 2 * pair) == producer_id:
+                self.set(FIRST_PAIR + 2 * pair, 0)
+
+    def least(self, int64_t end):
+        """The least first offset of an open transaction, or `end`."""
+        cdef int64_t pair, first
+        for pair in range(self.used()):
+            if self.load(FIRST_PAIR + 2 * pair):
+                first = self.load(FIRST_PAIR + 2 * pair + 1)
+                if first < end:
+                    end = first
+        return end
+
+    @property
+    def aborts(self):
+        """How many transactions were aborted so far."""
+        return self.load(ABORTS)
 
 
 cdef class CommitTable(WordTable):

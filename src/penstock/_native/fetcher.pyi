@@ -7,6 +7,7 @@ from penstock._native.region import Region
 from penstock._native.words import CommitTable, WordTable
 from penstock.clock import Clock
 from penstock.storage.partition_log import PartitionLog
+from penstock.storage.transaction_index import AbortedTransactions
 from penstock.streams.broker import Broker
 from penstock.streams.membership import Listener
 from penstock.streams.record_batch import RecordBatch
@@ -35,6 +36,7 @@ class Fetcher:
     _clock: Clock
     _readers: list[PartitionReader]
     _generation: int | None
+    _committed_only: bool
     def __init__(self, broker: Broker, fetch_max_bytes: int, max_poll_records: int) -> None: ...
     def __iter__(self) -> Self: ...
     def __next__(self) -> Record: ...
@@ -64,6 +66,12 @@ class Fetcher:
     def _progress(self) -> object: ...
     def _subscribed(self) -> bool: ...
     def _split(
-        self, region: Region, topic: str, partition: int, from_offset: int, limit_bytes: int
+        self,
+        region: Region,
+        topic: str,
+        partition: int,
+        from_offset: int,
+        limit_bytes: int,
+        aborted: AbortedTransactions | None,
     ) -> list[RecordBatch]: ...
     def _out_of_range(self, reader: PartitionReader) -> None: ...

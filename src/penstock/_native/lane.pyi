@@ -18,6 +18,7 @@ class Lane:
     waiting: deque[Waiting]
     lock: Lock
     began: float
+    enlisted: bool
     def __init__(self, source: Source, log: Partition) -> None: ...
     @property
     def open_records(self) -> int: ...

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY) STRICT;
 _abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 EPOCH, HEARTBEAT = 0, 1
 COORDINATOR_SLOT = 0  # its heartbeat says when the elected process looked last
+PENDING_WORD = 0  # not 0: a transaction is decided and its group offsets may not be applied
 
 
 class GroupStore:
@@ -80,6 +81,8 @@ class GroupStore:
         self._durable = durable
         self._lock = threading.RLock()
         self._depth = 0
+        self._held = False
+        self.finish_pending: Callable[[], None] | None = None
         self._connection = self._connect()
         self.commits = CommitTable(str(directory / COMMITS_FILE))
         self.slots = WordTable(str(directory / SLOTS_FILE))
@@ -99,7 +102,7 @@ class GroupStore:
         """Leave the parent's connection alone and open one of this process."""
         _abandoned.append(self._connection)
         self._lock = threading.RLock()
-        self._depth = 0
+        self._depth, self._held = 0, False
         self._connection = self._connect()
 
     @contextlib.contextmanager
@@ -109,7 +112,7 @@ class GroupStore:
             if self._depth:
                 yield self._connection
                 return
-            with FileLock(self._directory / _LOCK_FILE):
+            with self.exclusive():
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._depth = 1
                 try:
@@ -121,6 +124,22 @@ class GroupStore:
                     self._connection.execute("COMMIT")
                 finally:
                     self._depth = 0
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Alone among all threads and processes; what a dead one left pending is finished first."""
+        with self._lock:
+            if self._held:
+                yield
+                return
+            with FileLock(self._directory / _LOCK_FILE):
+                self._held = True
+                try:
+                    if self.slots.get(PENDING_WORD) and self.finish_pending is not None:
+                        self.finish_pending()
+                    yield
+                finally:
+                    self._held = False
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, as of now."""

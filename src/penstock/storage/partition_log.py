@@ -21,7 +21,9 @@ from typing import Any
 from penstock._native.mapping import Mapping, os_error
 from penstock._native.partition import Bells, Partition, ReadSegment
 from penstock._native.records import RecordCursor
+from penstock._native.words import OpenTransactions
 from penstock.errors import InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.storage.control_batch import end_marker
 from penstock.storage.recovery import Incarnation, make_ready
 from penstock.storage.segment_file import (
     INDEX_BYTES,
@@ -33,7 +35,15 @@ from penstock.storage.segment_file import (
     sync_directory,
 )
 from penstock.storage.topic_config import TopicConfig
+from penstock.storage.transaction_index import SUFFIX as TRANSACTION_INDEX
+from penstock.storage.transaction_index import (
+    AbortedTransaction,
+    AbortedTransactions,
+    append_entry,
+    read_entries,
+)
 
+TRANSACTIONS_FILE = "penstock.transactions"
 READ_SEGMENTS = 8  # maps kept for readers that jump about
 TIME_SEEK_BYTES = 1 << 20
 
@@ -58,8 +68,12 @@ class PartitionLog(Partition):
         self._bases: list[int] = []
         self._segments: dict[int, ReadSegment] = {}
         self._max_timestamps: dict[int, int] = {}
+        self._aborted: tuple[int, list[AbortedTransaction]] = (0, [])
         control = make_ready(directory, topic, number, bells, incarnation)
         super().__init__(topic, number, str(control), bells, 0)
+        if (directory / TRANSACTIONS_FILE).exists():
+            self._load_transactions()
+            self._mark_transactional()
         self.configure(config)
 
     def configure(self, config: TopicConfig) -> None:
@@ -306,6 +320,60 @@ class PartitionLog(Partition):
             offset = region.next_offset
         return None
 
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def _load_transactions(self) -> None:
+        self._open_transactions = OpenTransactions(str(self.directory / TRANSACTIONS_FILE))
+
+    def enlist(self, producer_id: int) -> None:
+        """The producer's transaction is about to store here: from this end on, nothing is stable."""
+        with self._locked() as state:
+            if self._open_transactions is None:
+                self._load_transactions()
+                self._mark_transactional()
+            assert self._open_transactions is not None
+            self._open_transactions.begin(producer_id, state["log_end_offset"])
+        if self.sync_each:
+            self._open_transactions.sync()
+
+    def end_transaction(self, producer_id: int, epoch: int, committed: bool, timestamp_ms: int) -> None:
+        """Store the marker, then let readers pass. May be repeated after a crash in between."""
+        if self._open_transactions is None:
+            self._load_transactions()
+        table = self._open_transactions
+        assert table is not None
+        first = table.first_offset(producer_id)
+        if first < 0:
+            return  # an earlier try came this far
+        offset = self.append(end_marker(producer_id, epoch, committed, timestamp_ms))
+        if not committed:
+            entry = AbortedTransaction(producer_id, first, offset, min(first, self.last_stable_offset))
+            bases = self.segments()
+            append_entry(
+                segment_path(self.directory, bases[bisect.bisect_right(bases, offset) - 1], TRANSACTION_INDEX), entry
+            )
+        with self._locked():
+            table.end(producer_id, not committed)
+        if self.sync_each:
+            table.sync()
+
+    def aborted_in(self, start: int, end: int) -> AbortedTransactions | None:
+        """The aborted transactions with records in [start, end), or None."""
+        table = self._open_transactions
+        if table is None or table.aborts == 0:
+            return None
+        known, entries = self._aborted
+        if known != table.aborts:
+            known = table.aborts
+            entries = [
+                entry
+                for base in self.segments()
+                for entry in read_entries(segment_path(self.directory, base, TRANSACTION_INDEX))
+            ]
+            self._aborted = known, entries
+        found = [entry for entry in entries if entry.first_offset < end and entry.last_offset >= start]
+        return AbortedTransactions(found) if found else None
+
     # --- deleting --------------------------------------------------------------------------------------------------
 
     def size_bytes(self) -> int:
@@ -333,7 +401,7 @@ class PartitionLog(Partition):
             generation = state["generation"] + (1 if dead else 0)
             self._publish({"log_start_offset": start, "generation": generation})
             for base in dead:
-                for suffix in SUFFIXES:
+                for suffix in (*SUFFIXES, TRANSACTION_INDEX):
                     segment_path(self.directory, base, suffix).unlink(missing_ok=True)
                 self._max_timestamps.pop(base, None)
         return start

@@ -24,7 +24,7 @@ from penstock.storage.segment_scan import MAX_RELATIVE_OFFSET, BatchFacts, LogSc
 DECOMPRESSED_LIMIT_BYTES = 1 << 30
 REPAIR_DIRECTORY = "repair"
 _PARTITION_NAME = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9]\d{0,9})\Z")
-_SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex)\Z")
+_SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex|txnindex)\Z")
 _OWN_FILES = {META_FILE, BELLS_FILE, "incarnation", "catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm"}
 
 

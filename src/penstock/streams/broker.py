@@ -41,6 +41,7 @@ from penstock.streams.keeper import Keeper
 from penstock.streams.producer import Producer
 from penstock.streams.topic import Topic
 from penstock.streams.topic_partition import TopicPartition
+from penstock.streams.transactions import Transactions
 
 FSYNC_MODES = ("never", "interval", "always")
 _DATA_BELL = 0
@@ -89,6 +90,7 @@ class Broker:
         self._producers: set[Producer] = set()  # held: one that is dropped without a close may have unsent records
         self._closed = False
         self._keeper = Keeper(self)
+        self._transactions = Transactions(self)
         self._election = FileLock(self.path / "maintenance.lock")
         self._background = Background(self)
         subscribe = getattr(self.clock, "subscribe", None)
@@ -246,6 +248,7 @@ class Broker:
             for number in range(config.partitions):
                 self._maintain_partition(name, number, config)
         GroupAdmin(self).expire()
+        self._transactions.resolve()
         for left in self.path.glob("deleted-*"):
             shutil.rmtree(left, ignore_errors=True)
         return True

@@ -23,7 +23,13 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from penstock._native.fetcher import Fetcher, PartitionReader, native_iteration
 from penstock._native.records import DECOMPRESSED_LIMIT_BYTES, Record
-from penstock.errors import InvalidArgumentError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.errors import (
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidTypeError,
+    OffsetOutOfRangeError,
+    UnknownTopicError,
+)
 from penstock.streams.assignors import Assignor
 from penstock.streams.group_part import GroupPart, Listeners
 from penstock.streams.membership import GroupSettings, Listener, check_group_name
@@ -40,10 +46,12 @@ from penstock.streams.topic_partition import (
 if TYPE_CHECKING:
     from penstock._native.region import Region
     from penstock.storage.partition_log import PartitionLog
+    from penstock.storage.transaction_index import AbortedTransactions
     from penstock.streams.broker import Broker
 
 logger = logging.getLogger("penstock.consumer")
 
+ISOLATION_LEVELS = ("read_uncommitted", "read_committed")
 _OFFSET_MAX = 2**63 - 1
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -74,6 +82,8 @@ class Consumer(Fetcher):
       first). A partition that is added to a topic later is read from its beginning, also by "latest".
     - `fetch_max_bytes`: stored bytes taken from a partition at a time (default 1 MiB; a larger batch is taken whole).
     - `max_poll_records`: default of `poll(max_records)` (500).
+    - `isolation_level`: "read_uncommitted" (default) or "read_committed": only up to the first transaction that is not
+      decided, and without the records of aborted ones.
     - `group`: share the topics' partitions with the other consumers of that group, in any process, and start at the
       committed offsets. What follows needs a group (names and defaults as Kafka's):
     - `enable_auto_commit`: each call that asks for records commits those delivered before it, and so does `close`
@@ -113,6 +123,7 @@ class Consumer(Fetcher):
         on_revoked: Listener | None = None,
         on_lost: Listener | None = None,
         client_id: str = "consumer",
+        isolation_level: str = "read_uncommitted",
     ) -> None:
         self._policy = OffsetReset.parse(auto_offset_reset)
         super().__init__(
@@ -126,6 +137,12 @@ class Consumer(Fetcher):
         self._by_partition: dict[TopicPartition, PartitionReader] = {}
         self._topics = tuple(dict.fromkeys(topics))
         self._pattern: re.Pattern[str] | None = None
+        if isolation_level not in ISOLATION_LEVELS:
+            allowed = " or ".join(map(repr, ISOLATION_LEVELS))
+            raise InvalidConfigError(f"isolation_level is {isolation_level!r}; give {allowed}")
+        self._committed_only = isolation_level == "read_committed"
+        if self._committed_only:
+            broker._keeper.token()  # somebody has to finish transactions whose owner died
         self._generation = broker.catalog_generation
         self._part: GroupPart | None = None
         wanted = [partition for topic in self._topics for partition in self._partitions_of(topic)]
@@ -247,6 +264,14 @@ class Consumer(Fetcher):
         """Continue these assigned partitions (default: all) behind the last record stored now."""
         for reader in self._chosen(partitions):
             self._move(reader, reader.log.log_end_offset)
+
+    @_exclusive
+    def seek_to_committed(self) -> None:
+        """Continue every assigned partition at the group's committed offset, or where `auto_offset_reset` says."""
+        part = self._group_part()
+        for partition, reader in self._by_partition.items():
+            found = part.committed(partition)
+            self._move(reader, self._start_offset(reader.log, first=True) if found is None else found.offset)
 
     @_exclusive
     def seek_to_timestamp(self, partition: TopicPartition, timestamp_ms: int) -> int:
@@ -388,6 +413,10 @@ class Consumer(Fetcher):
         """The group wants this member to look; called between two deliveries."""
         self._group_part().rebalance()
 
+    def _offsets_for_transaction(self) -> list[tuple[int, int, int]]:
+        """(cell, claim, position) of every partition; from now on only transactions commit for this consumer."""
+        return self._group_part().offsets_for_transaction(list(self._by_partition.values()))
+
     def _group_part(self) -> GroupPart:
         if self._part is None:
             raise InvalidArgumentError("the consumer has no group: give `group` when making it")
@@ -412,9 +441,15 @@ class Consumer(Fetcher):
         return {checked_partition(place): checked_offset(given) for place, given in offsets.items()}
 
     def _split(
-        self, region: Region, topic: str, partition: int, from_offset: int, limit_bytes: int
+        self,
+        region: Region,
+        topic: str,
+        partition: int,
+        from_offset: int,
+        limit_bytes: int,
+        aborted: AbortedTransactions | None,
     ) -> list[RecordBatch]:
-        return record_batches(region, topic, partition, from_offset, limit_bytes)
+        return record_batches(region, topic, partition, from_offset, limit_bytes, aborted)
 
     def _out_of_range(self, reader: PartitionReader) -> None:
         """Apply the policy to a reader whose position is not in the log."""

@@ -168,6 +168,12 @@ class GroupPart:
         """Committed offset of any partition of the group."""
         return committed_offset(self._broker, self.settings.group, partition)
 
+    def offsets_for_transaction(self, readers: list[PartitionReader]) -> list[tuple[int, int, int]]:
+        """(cell, claim, position) of each; auto-commit ends, for it would commit what a transaction may abort."""
+        self.auto_commit = False
+        self._consumer._commit_to(self._broker._groups.commits, False)
+        return [(reader.cell, reader.claim, reader.position) for reader in readers if reader.position >= 0]
+
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def leave(self, commit: bool) -> None:

@@ -112,6 +112,7 @@ class Keeper:
         if elected or self._now_ms() - self._store.last_beat_ms(COORDINATOR_SLOT) > HUNG_MS:
             self.look_after_others()
         if elected:
+            self._resolve_transactions()
             self._store.beat(COORDINATOR_SLOT, self._now_ms())
 
     def look_after_others(self) -> None:
@@ -140,6 +141,11 @@ class Keeper:
         broker = self._broker()
         if ring and broker is not None:
             broker._bell.ring()
+
+    def _resolve_transactions(self) -> None:
+        broker = self._broker()
+        if broker is not None:
+            broker._transactions.resolve()
 
     # --- life --------------------------------------------------------------------------------------------------------
 

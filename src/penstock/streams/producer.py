@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penstock._native.accumulator import Accumulator
 from penstock._native.lane import TopicLanes
-from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, RecordTooLargeError
+from penstock.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidTypeError,
+    RecordTooLargeError,
+    TransactionStateError,
+)
 from penstock.storage import compression
 from penstock.storage.topic_config import check_topic_name
 from penstock.streams.lanes import open_lanes
 from penstock.streams.linger import Linger
+from penstock.streams.transaction import Transaction, check_transactional_id
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
+    from penstock.streams.consumer import Consumer
 
 Partitioner = Callable[[str, Any, Any, int], int]
 DEFAULT_BATCH_SIZE = 128 * 1024
@@ -32,6 +43,12 @@ class Producer(Accumulator):
     partitions)`: default Kafka's.
     `buffer_memory`: bytes of unsent records (default 32 MiB) above which a send stores everything first.
 
+    `enable_idempotence`: batches carry a producer id, an epoch and sequence numbers (KIP-98; default True). Either way
+    what was stored is not stored again by a retry.
+    `transactional_id`: records come in transactions, see `transaction`. One producer has an id at a time: making one
+    fences the older one, in whatever process, and finishes what it left. `transaction_timeout_ms`: a transaction that
+    takes longer is aborted and its producer fenced (default 60,000; at most 900,000).
+
     Leaving the `with` block, `close` and closing the broker store what is buffered. After a fork the child's producer
     works and is empty: the parent stores what it had buffered.
     """
@@ -44,6 +61,9 @@ class Producer(Accumulator):
         compression_type: str | None = None,
         partitioner: Partitioner | None = None,
         buffer_memory: int = 32 << 20,
+        enable_idempotence: bool = True,
+        transactional_id: str | None = None,
+        transaction_timeout_ms: int = 60_000,
     ) -> None:
         _check_number("linger_ms", linger_ms, 0, 3_600_000)
         _check_int("batch_size", batch_size, 256, 1 << 30)
@@ -53,10 +73,18 @@ class Producer(Accumulator):
         self._codec = None if compression_type is None else compression.codec_id(_check_str(compression_type))
         if self._codec is not None:
             compression.require(self._codec)
+        if transactional_id is not None and not enable_idempotence:
+            raise InvalidConfigError("enable_idempotence is False; transactions need True")
+        _check_int("transaction_timeout_ms", transaction_timeout_ms, 1, 900_000)
         self.linger_s = linger_ms / 1000
         self._linger: Linger | None = None
         self._linger_lock = threading.Lock()
         super().__init__(broker, broker._catalog_bell, partitioner, batch_size, buffer_memory, linger_ms == 0)
+        self._transaction: Transaction | None = None
+        if transactional_id is not None:
+            self._transaction = Transaction(self, check_transactional_id(transactional_id), transaction_timeout_ms)
+        elif enable_idempotence:
+            self._identify(secrets.randbelow(1 << 62) + 1, 0, None, 0)
         broker._register(self)
 
     def send_array(self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None) -> int:
@@ -103,11 +131,55 @@ class Producer(Accumulator):
         if size > most:
             raise RecordTooLargeError(f"an item has {size} bytes; topic {topic!r} allows max_message_bytes={most}")
 
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def transaction(self) -> AbstractContextManager[Producer]:
+        """`with producer.transaction():` commits on leaving, and aborts when an exception leaves.
+
+        All records sent inside, to any partitions, and the offsets given to `send_offsets` become visible to
+        `read_committed` consumers together, or never. Raises `FencedError` (nothing was committed),
+        `TransactionStateError` (one is open; no `transactional_id`).
+        """
+        return self._own_transaction().context()
+
+    def begin_transaction(self) -> None:
+        """Open a transaction; see `transaction`."""
+        self._own_transaction().begin()
+
+    def commit_transaction(self) -> None:
+        """Store what is buffered and commit. When that fails the transaction is still open: try again, or abort."""
+        self._own_transaction().commit()
+
+    def abort_transaction(self) -> None:
+        """Drop what is buffered; `read_committed` consumers never see what was stored since the transaction began."""
+        self._own_transaction().abort()
+
+    def send_offsets(self, consumer: Consumer) -> None:
+        """Commit the consumer's positions (everything it delivered) with this transaction, for its group.
+
+        From then on the consumer commits by transactions only: its auto-commit is switched off. After an abort,
+        `consumer.seek_to_committed()` goes back. Raises `FencedError` when a partition is not the consumer's any more.
+        """
+        self._own_transaction().send_offsets(consumer)
+
+    def _own_transaction(self) -> Transaction:
+        if self.closed:
+            raise ClosedError("the producer was closed")
+        if self._transaction is None:
+            raise TransactionStateError("the producer has no transactional_id; give one when making it")
+        return self._transaction
+
+    def _enlist(self) -> None:
+        self._own_transaction().enlist()
+
     def close(self) -> None:
-        """Store what is buffered and end. When that fails, the error is raised and the producer stays open, so that
-        `close` may be tried again, or the records be given up with `purge`. May be repeated."""
+        """Store what is buffered and end; an open transaction is aborted. When that fails, the error is raised and the
+        producer stays open, so that `close` may be tried again, or the records be given up with `purge`. May be repeated.
+        """
         if self.closed:
             return
+        if self._transaction is not None:
+            self._transaction.close()
         self.flush()
         self._shut_down()
         self._broker._unregister(self)
@@ -155,6 +227,8 @@ class Producer(Accumulator):
 
     def _after_fork(self) -> None:
         self._forget()
+        if self._transaction is not None:
+            self._transaction.forget()
         self._linger_lock = threading.Lock()
         self._linger = None
         self._linger_awake = False

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from penstock._native.columns import ColumnPart, column_parts, gather, slices
 from penstock._native.region import Region
 from penstock.errors import PenstockError
+from penstock.storage.transaction_index import AbortedTransactions
 
 DECOMPRESSED_LIMIT_BYTES = 64 << 20
 Int64s = npt.NDArray[np.int64]
@@ -126,12 +127,14 @@ def record_batches(
     partition: int,
     from_offset: int,
     decompressed_limit_bytes: int = DECOMPRESSED_LIMIT_BYTES,
+    aborted: AbortedTransactions | None = None,
 ) -> list[RecordBatch]:
-    """The records of a region at or after `from_offset`.
+    """The records of a region at or after `from_offset`, without those of `aborted` transactions.
 
     Consecutive uncompressed batches are one `RecordBatch`, each compressed one is its own.
     """
-    return [RecordBatch(topic, partition, part) for part in column_parts(region, from_offset, decompressed_limit_bytes)]
+    parts = column_parts(region, from_offset, decompressed_limit_bytes, aborted)
+    return [RecordBatch(topic, partition, part) for part in parts]
 
 
 def _binary(pa: Any, buffer: Any, starts: Int64s, lengths: Int64s) -> Any:

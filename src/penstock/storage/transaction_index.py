@@ -1,0 +1,60 @@
+"""A segment's `.txnindex`: the aborted transactions whose marker lies in it, in Kafka's layout (34 bytes an entry)."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock._native.mapping import os_error
+
+SUFFIX = ".txnindex"
+_ENTRY = struct.Struct(">hqqqq")
+_VERSION = 0
+
+
+class AbortedTransaction(NamedTuple):
+    """An aborted transaction of one partition, from its first possible offset to its marker's."""
+
+    producer_id: int
+    first_offset: int
+    last_offset: int
+    last_stable_offset: int
+
+
+class AbortedTransactions:
+    """Tells whether a batch belongs to an aborted transaction: `(producer_id, base_offset) in aborted`."""
+
+    def __init__(self, entries: Iterable[AbortedTransaction]) -> None:
+        self._ranges: dict[int, list[tuple[int, int]]] = {}
+        for entry in entries:
+            self._ranges.setdefault(entry.producer_id, []).append((entry.first_offset, entry.last_offset))
+
+    def __contains__(self, batch: tuple[int, int]) -> bool:
+        producer_id, base_offset = batch
+        return any(first <= base_offset <= last for first, last in self._ranges.get(producer_id, ()))
+
+
+def append_entry(path: Path, entry: AbortedTransaction) -> None:
+    """Add an entry. A crash in the middle leaves a part of one, which is cut off before the next."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            size = os.fstat(fd).st_size
+            os.pwrite(fd, _ENTRY.pack(_VERSION, *entry), size - size % _ENTRY.size)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise os_error(error.errno or 0, str(path), "writing") from error
+
+
+def read_entries(path: Path) -> list[AbortedTransaction]:
+    """The entries of a `.txnindex`; none when there is no such file."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    whole = len(data) - len(data) % _ENTRY.size
+    return [AbortedTransaction(*fields[1:]) for fields in _ENTRY.iter_unpack(data[:whole])]

@@ -1,0 +1,151 @@
+"""The state of one transactional producer: a mapped file that every process reads and that outlives all of them.
+
+`transactions/<transactional id>.txn`: words (epoch, state, times, sizes), the owner's process, then the partitions that
+the open transaction touches and the group offsets that it commits. The decision to commit or abort is one
+compare-and-swap of the state word, which holds the epoch, so that it fails for whoever was fenced.
+
+Process safety: `lock` for everything but the decision. Crash policy: whoever finds what is decided carries it out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import quote
+
+from penstock._native.words import WordTable
+from penstock.errors import FencedError, InvalidArgumentError
+from penstock.storage.directory import FileLock
+
+EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID = range(7)
+EMPTY, ONGOING, COMMITTED, ABORTED = range(4)
+EPOCH_MAX = 0x7FFF
+SUFFIX = ".txn"
+_TOKEN_AT, _TOKEN_BYTES = 256, 32
+_LIST_AT, _FILE_BYTES = 4096, 1 << 20
+
+
+def record_path(directory: Path, transactional_id: str) -> Path:
+    """Where the record of a transactional id lies."""
+    return directory / "transactions" / (quote(transactional_id, safe="") + SUFFIX)
+
+
+class TransactionRecord:
+    """An open record; made when there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.parent.mkdir(exist_ok=True)
+        self.words = WordTable(str(path))
+        self.words.reserve(_FILE_BYTES // 8)
+        if self.words.get(PRODUCER_ID) == 0:
+            with self.lock():
+                if self.words.get(PRODUCER_ID) == 0:
+                    self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
+
+    def lock(self) -> FileLock:
+        """Held while the transaction is enlisted in a partition, carried out or taken over."""
+        return FileLock(self.path.with_suffix(".lock"))
+
+    @property
+    def producer_id(self) -> int:
+        """Marks the batches; the same for ever."""
+        return self.words.get(PRODUCER_ID)
+
+    @property
+    def epoch(self) -> int:
+        """Counts the owners; only the newest may write."""
+        return self.words.get(EPOCH)
+
+    @property
+    def state(self) -> int:
+        """EMPTY, ONGOING, COMMITTED or ABORTED (both: decided, and not yet carried out)."""
+        return self.words.get(STATE) & 0xFF
+
+    @property
+    def started_ms(self) -> int:
+        """When the open transaction began."""
+        return self.words.get(STARTED_MS)
+
+    @property
+    def timeout_ms(self) -> int:
+        """How long it may take."""
+        return self.words.get(TIMEOUT_MS)
+
+    @property
+    def owner(self) -> str:
+        """The process it belongs to."""
+        return os.pread(self.words.map.fd, _TOKEN_BYTES, _TOKEN_AT).rstrip(b"\0").decode("ascii", "replace")
+
+    def take(self, token: str, timeout_ms: int) -> int:
+        """Begin a new epoch for this owner, once nothing of an older one is left. Needs `lock`."""
+        epoch = self.fence()
+        os.pwrite(self.words.map.fd, token.encode("ascii").ljust(_TOKEN_BYTES, b"\0"), _TOKEN_AT)
+        self.words.set(TIMEOUT_MS, timeout_ms)
+        self.words.set(STATE, epoch << 8 | EMPTY)
+        return epoch
+
+    def fence(self) -> int:
+        """Shut the owner out: the new epoch. Needs `lock`. When the epochs run out they begin again, as another producer."""
+        if self.epoch >= EPOCH_MAX:
+            self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
+            self.words.set(EPOCH, -1)
+        return self.words.add(EPOCH, 1)
+
+    def decide(self, epoch: int, state: int) -> bool:
+        """Whether the ongoing transaction of that epoch now is COMMITTED or ABORTED because of this call."""
+        return self.words.swap(STATE, epoch << 8 | ONGOING, epoch << 8 | state)
+
+    def begin(self, epoch: int, now_ms: int) -> None:
+        """Nothing is touched yet. Raises `FencedError`."""
+        self.words.set(STARTED_MS, now_ms)
+        self.words.set(OFFSETS_BYTES, 0)
+        if not self.words.swap(STATE, epoch << 8 | EMPTY, epoch << 8 | ONGOING):
+            self.refuse(epoch)
+
+    def refuse(self, epoch: int) -> None:
+        """Raise the `FencedError` of a former owner."""
+        raise FencedError(
+            f"epoch {epoch} of transactional_id {self.path.stem!r} is over (it is {self.epoch}): another producer took it, "
+            f"or its transaction took longer than {self.timeout_ms} ms"
+        )
+
+    def add_partition(self, topic: str, number: int) -> None:
+        """The transaction touches this partition. Needs `lock`."""
+        size = self.words.get(LIST_BYTES)
+        entry = f"{topic}\t{number}\n".encode()
+        if _LIST_AT + size + len(entry) > _FILE_BYTES // 2:
+            raise InvalidArgumentError(f"a transaction touches more partitions than fit in {self.path}")
+        os.pwrite(self.words.map.fd, entry, _LIST_AT + size)
+        self.words.set(LIST_BYTES, size + len(entry))
+
+    def partitions(self) -> list[tuple[str, int]]:
+        """The partitions it touches."""
+        raw = os.pread(self.words.map.fd, self.words.get(LIST_BYTES), _LIST_AT).decode()
+        pairs = [line.split("\t") for line in raw.splitlines()]
+        return [(topic, int(number)) for topic, number in pairs]
+
+    def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
+        """(cell, claim, offset) of the group offsets that the decision commits."""
+        raw = json.dumps(offsets).encode()
+        if len(raw) > _FILE_BYTES // 2:
+            raise InvalidArgumentError(f"{len(offsets)} offsets are more than fit in one transaction")
+        os.pwrite(self.words.map.fd, raw, _FILE_BYTES // 2)
+        self.words.set(OFFSETS_BYTES, len(raw))
+
+    def offsets(self) -> list[tuple[int, int, int]]:
+        """What `set_offsets` stored, and is not applied yet."""
+        size = self.words.get(OFFSETS_BYTES)
+        raw = os.pread(self.words.map.fd, size, _FILE_BYTES // 2)
+        return [(cell, claim, offset) for cell, claim, offset in json.loads(raw)] if size else []
+
+    def offsets_applied(self) -> None:
+        """Nobody needs to apply them again."""
+        self.words.set(OFFSETS_BYTES, 0)
+
+    def finish(self) -> None:
+        """Everything decided is carried out. Needs `lock`."""
+        self.words.set(LIST_BYTES, 0)
+        self.words.set(STATE, self.epoch << 8 | EMPTY)

@@ -1,0 +1,131 @@
+"""A transactional producer's side of its transactions: one at a time, begun, filled, committed or aborted."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionStateError
+from penstock.storage.transaction_record import EPOCH
+
+if TYPE_CHECKING:
+    from penstock.streams.consumer import Consumer
+    from penstock.streams.producer import Producer
+
+ID_MAX = 60
+
+
+def check_transactional_id(name: Any) -> str:
+    """A transactional id: text of 1 to 60 printable characters (it names a file)."""
+    if not isinstance(name, str):
+        raise InvalidTypeError(f"transactional_id is {name!r}; give a str")
+    if not 1 <= len(name) <= ID_MAX or not name.isprintable():
+        raise InvalidArgumentError(f"transactional_id is {name!r}; give 1 to {ID_MAX} printable characters")
+    return name
+
+
+class Transaction:
+    """Made with the producer, which it identifies. Any thread; what changes the state is done by one at a time."""
+
+    def __init__(self, producer: Producer, transactional_id: str, timeout_ms: int) -> None:
+        self._producer = producer
+        self._transactions = producer._broker._transactions
+        self.transactional_id = transactional_id
+        self._lock = threading.RLock()
+        self._open = False
+        self._offsets: dict[int, tuple[int, int]] = {}
+        self._record, self._epoch = self._transactions.take_over(transactional_id, timeout_ms)
+        producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH)
+        producer._idle = True
+
+    @contextlib.contextmanager
+    def context(self) -> Iterator[Producer]:
+        """See `Producer.transaction`."""
+        self.begin()
+        try:
+            yield self._producer
+        except BaseException:
+            self.abort()
+            raise
+        try:
+            self.commit()
+        except BaseException:
+            if self._open:
+                self.abort()
+            raise
+
+    def begin(self) -> None:
+        """Open it."""
+        with self._lock:
+            if self._open:
+                raise TransactionStateError(
+                    f"a transaction of {self.transactional_id!r} is open; commit or abort it first"
+                )
+            self._transactions.settle(self._record, self._epoch)
+            self._record.begin(self._epoch, self._producer._broker.clock.time_ms())
+            self._open = True
+            self._producer._idle = False
+
+    def enlist(self) -> None:
+        """Before the first batch goes to a partition: all partitions with records now, in one go."""
+        with self._lock:
+            if not self._open:
+                raise TransactionStateError(f"no transaction of {self.transactional_id!r} is open")
+            lanes = [lane for topic in self._producer._loaded() for lane in topic.lanes]
+            new = [lane for lane in lanes if not lane.enlisted and (lane.open_records or lane.waiting)]
+            places = [(lane.source.topic, lane.source.partition) for lane in new]
+            self._transactions.enlist(self._record, self._epoch, places)
+            for lane in new:
+                lane.enlisted = True
+
+    def send_offsets(self, consumer: Consumer) -> None:
+        """Take the consumer's positions."""
+        with self._lock:
+            self._must_be_open()
+            for cell, claim, offset in consumer._offsets_for_transaction():
+                self._offsets[cell] = claim, offset
+
+    def commit(self) -> None:
+        """Everything or an error."""
+        with self._lock:
+            self._must_be_open()
+            self._producer.flush()
+            offsets = [(cell, claim, offset) for cell, (claim, offset) in self._offsets.items()]
+            self._transactions.commit(self._record, self._epoch, offsets)
+            self._ended()
+
+    def abort(self) -> None:
+        """Nothing."""
+        with self._lock:
+            self._must_be_open()
+            self._producer.purge()
+            self._transactions.abort(self._record, self._epoch)
+            self._ended()
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise TransactionStateError(f"no transaction of {self.transactional_id!r} is open")
+
+    def _ended(self) -> None:
+        self._open = False
+        self._offsets.clear()
+        self._producer._idle = True
+        for topic in self._producer._loaded():
+            for lane in topic.lanes:
+                lane.enlisted = False
+
+    def close(self) -> None:
+        """Abort what is open."""
+        with self._lock:
+            if self._open:
+                self.abort()
+
+    def forget(self) -> None:
+        """In a forked child: the transaction and the id are the parent's."""
+        self._lock = threading.RLock()
+        self._open = False
+        self._epoch = -1
+        self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH)
+        self._producer._idle = True

@@ -1,0 +1,187 @@
+"""Transactions of a broker: taken over, decided, carried out, and finished for owners that died or took too long.
+
+Commit: flush; decide (with the group offsets, under the groups' lock, so that no partition of a group changes hands in
+between); a marker in every partition. A crash before the decision aborts, after it commits: any process does the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from penstock.errors import FencedError, InvalidArgumentError, UnknownTopicError
+from penstock.storage.group_store import PENDING_WORD
+from penstock.storage.transaction_record import (
+    ABORTED,
+    COMMITTED,
+    EMPTY,
+    ONGOING,
+    SUFFIX,
+    TransactionRecord,
+    record_path,
+)
+
+if TYPE_CHECKING:
+    from penstock.streams.broker import Broker
+
+Offsets = list[tuple[int, int, int]]  # cell, claim, offset
+_log = logging.getLogger("penstock.transactions")
+
+
+class Transactions:
+    """What `Producer` and the keeper ask for."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._store = broker._groups
+        self._store.finish_pending = self.apply_pending
+        self._known: dict[Path, TransactionRecord] = {}
+
+    def take_over(self, transactional_id: str, timeout_ms: int) -> tuple[TransactionRecord, int]:
+        """The record of an id and its new epoch; whoever had it is fenced, and what it left is finished."""
+        record = TransactionRecord(record_path(self._broker.path, transactional_id))
+        token = self._broker._keeper.token()
+        with record.lock():
+            self._abandon(record)
+            return record, record.take(token, timeout_ms)
+
+    def enlist(self, record: TransactionRecord, epoch: int, partitions: list[tuple[str, int]]) -> None:
+        """The transaction is about to store in these partitions. Raises `FencedError`."""
+        with record.lock():
+            if record.epoch != epoch or record.state != ONGOING:
+                record.refuse(epoch)
+            for topic, number in partitions:
+                record.add_partition(topic, number)
+            if self._broker.fsync == "always":
+                record.words.sync()
+            for topic, number in partitions:
+                self._broker._log(topic, number).enlist(record.producer_id)
+
+    def commit(self, record: TransactionRecord, epoch: int, offsets: Offsets) -> None:
+        """Decide, and carry it out. Raises `FencedError` when the epoch is over or a partition of the group moved."""
+        if offsets:
+            with self._store.exclusive():
+                self._check_claims(offsets)
+                record.set_offsets(offsets)
+                self._store.slots.set(PENDING_WORD, 1)
+                self._decide(record, epoch)
+                self.apply_pending()
+        else:
+            self._decide(record, epoch)
+        self._carry_out_soon(record, epoch, committed=True)
+
+    def _carry_out_soon(self, record: TransactionRecord, epoch: int, committed: bool) -> None:
+        """What is decided is so, even if the markers cannot be written now; then the keeper tries again."""
+        try:
+            with record.lock():
+                self._carry_out(record, epoch, committed)
+        except OSError:
+            _log.exception("the markers of transaction %r will be written later", record.path.stem)
+
+    def settle(self, record: TransactionRecord, epoch: int) -> None:
+        """Carry out what is left of the owner's transaction before. Raises what that raises."""
+        if record.epoch == epoch and record.state in (COMMITTED, ABORTED):
+            with record.lock():
+                self._carry_out(record, epoch, record.state == COMMITTED)
+
+    def _check_claims(self, offsets: Offsets) -> None:
+        commits = self._store.commits
+        moved = [cell for cell, claim, _ in offsets if commits.claim_of(cell) != claim]
+        if moved:
+            raise FencedError(
+                f"{len(moved)} of {len(offsets)} partitions of the group moved to another member; abort the transaction"
+            )
+
+    def _decide(self, record: TransactionRecord, epoch: int) -> None:
+        if not record.decide(epoch, COMMITTED):
+            record.offsets_applied()
+            record.refuse(epoch)
+        if self._broker.fsync == "always":
+            record.words.sync()
+
+    def abort(self, record: TransactionRecord, epoch: int) -> None:
+        """Decide against it. An epoch that is over was aborted by whoever ended it."""
+        if record.decide(epoch, ABORTED):
+            self._carry_out_soon(record, epoch, committed=False)
+
+    def apply_pending(self) -> None:
+        """Apply decided group offsets whose owner did not come to it. Under the groups' lock."""
+        if not self._store.slots.get(PENDING_WORD):
+            return
+        for record in self.records():
+            offsets = record.offsets()
+            if offsets and record.state == COMMITTED:
+                for cell, claim, offset in offsets:
+                    self._store.commits.commit(cell, claim, offset)
+                record.offsets_applied()
+        if self._broker.fsync == "always":
+            self._store.sync()
+        self._store.slots.set(PENDING_WORD, 0)
+
+    def _carry_out(self, record: TransactionRecord, epoch: int, committed: bool) -> None:
+        """A marker in every partition, then ready for the next. Needs the record's lock."""
+        if record.state == EMPTY:
+            return
+        now_ms = self._broker.clock.time_ms()
+        for topic, number in record.partitions():
+            try:
+                log = self._broker._log(topic, number)
+            except UnknownTopicError:
+                continue  # deleted meanwhile, with what was in it
+            log.end_transaction(record.producer_id, epoch, committed, now_ms)
+        record.finish()
+
+    # --- for owners that are gone ------------------------------------------------------------------------------------
+
+    def records(self) -> list[TransactionRecord]:
+        """The records of all transactional ids."""
+        paths = sorted((self._broker.path / "transactions").glob("*" + SUFFIX))
+        self._known = {path: self._known.get(path) or TransactionRecord(path) for path in paths}
+        return list(self._known.values())
+
+    def resolve(self) -> None:
+        """Finish what dead owners decided, abort what they left open, and what takes longer than it may."""
+        now_ms = self._broker.clock.time_ms()
+        for record in self.records():
+            if record.state == EMPTY:
+                continue
+            dead = not self._broker._keeper.is_alive(record.owner)
+            if not dead and record.state != ONGOING:
+                self.settle(record, record.epoch)
+                continue
+            if not dead and now_ms - record.started_ms <= record.timeout_ms:
+                continue
+            with record.lock():
+                _log.warning("transaction %r of a %s owner is finished", record.path.stem, "dead" if dead else "slow")
+                self._abandon(record)
+
+    def abort_hanging(self, transactional_id: str) -> bool:
+        """Abort the open transaction of an id and fence its owner; False when there is none."""
+        path = record_path(self._broker.path, transactional_id)
+        if not path.exists():
+            raise InvalidArgumentError(f"transactional_id is {transactional_id!r}; there is none of that name")
+        record = TransactionRecord(path)
+        with record.lock():
+            if record.state == EMPTY:
+                return False
+            self._abandon(record)
+        return True
+
+    def _abandon(self, record: TransactionRecord) -> None:
+        """Fence the owner; roll what is decided forward and what is not back. Needs the record's lock."""
+        if record.state == EMPTY:
+            return
+        before = record.epoch
+        record.decide(before, ABORTED)
+        if record.state == COMMITTED:
+            with self._store.exclusive():
+                self.apply_pending()
+            self._carry_out(record, before, committed=True)
+        else:
+            self._carry_out(record, record.fence(), committed=False)
+
+    def names(self) -> list[tuple[str, TransactionRecord]]:
+        """(transactional id, record), sorted."""
+        return [(unquote(record.path.stem), record) for record in self.records()]
