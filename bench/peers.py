@@ -16,9 +16,10 @@ from bench.latency import Latency
 from bench.measure import Result, table
 from bench.opening import Opening
 from bench.reading import Reading
+from bench.transactions import TransactionBench
 from bench.writing import Writing
 
-PARTS = ("writing", "reading", "latency", "opening", "groups", "endurance")
+PARTS = ("writing", "reading", "latency", "opening", "groups", "transactions", "endurance")
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 
@@ -26,9 +27,7 @@ def main() -> None:
     """Run, print the table, keep the JSON (not with --quick)."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; nothing is kept")
-    parser.add_argument(
-        "--only", choices=("writing", "reading", "latency", "opening", "groups", "endurance"), help="one group"
-    )
+    parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument(
         "--full", action="store_true", help="endurance with 20 GB and 10^8 records: takes disk and minutes"
     )
@@ -73,6 +72,8 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += Opening(directory, rounds, quick).run()
     if only in (None, "groups"):
         results += Groups(directory, records, rounds, quick).run()
+    if only in (None, "transactions"):
+        results += TransactionBench(directory, records, rounds).run()
     if only == "endurance" or full:
         results += Endurance(directory, full and not quick).run()
     return results

@@ -42,6 +42,7 @@ from penstock.streams.producer import Producer
 from penstock.streams.record_batch import RecordBatch
 from penstock.streams.topic import Topic
 from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
+from penstock.streams.transactions import TransactionDescription
 
 __version__ = "0.1.0"
 
@@ -83,6 +84,7 @@ __all__ = [
     "TopicConfig",
     "TopicExistsError",
     "TopicPartition",
+    "TransactionDescription",
     "TransactionStateError",
     "UnknownGroupError",
     "UnknownTopicError",

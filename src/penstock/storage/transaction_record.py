@@ -88,7 +88,7 @@ class TransactionRecord:
         return epoch
 
     def fence(self) -> int:
-        """Shut the owner out: the new epoch. Needs `lock`. When the epochs run out they begin again, as another producer."""
+        """Shut the owner out: the new epoch. Needs `lock`. When epochs run out they begin again, as a new producer."""
         if self.epoch >= EPOCH_MAX:
             self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
             self.words.set(EPOCH, -1)
@@ -108,8 +108,8 @@ class TransactionRecord:
     def refuse(self, epoch: int) -> None:
         """Raise the `FencedError` of a former owner."""
         raise FencedError(
-            f"epoch {epoch} of transactional_id {self.path.stem!r} is over (it is {self.epoch}): another producer took it, "
-            f"or its transaction took longer than {self.timeout_ms} ms"
+            f"epoch {epoch} of transactional_id {self.path.stem!r} is over (it is {self.epoch}): another producer "
+            f"took it, or its transaction took longer than {self.timeout_ms} ms"
         )
 
     def add_partition(self, topic: str, number: int) -> None:

@@ -41,7 +41,8 @@ from penstock.streams.keeper import Keeper
 from penstock.streams.producer import Producer
 from penstock.streams.topic import Topic
 from penstock.streams.topic_partition import TopicPartition
-from penstock.streams.transactions import Transactions
+from penstock.streams.transaction import check_transactional_id
+from penstock.streams.transactions import TransactionDescription, Transactions
 
 FSYNC_MODES = ("never", "interval", "always")
 _DATA_BELL = 0
@@ -229,6 +230,21 @@ class Broker:
         """
         self._check_open()
         return GroupAdmin(self).reset(group, topic, to, shift_by, partitions, dry_run)
+
+    # --- transactions ----------------------------------------------------------------------------------------------
+
+    def transactions(self) -> list[TransactionDescription]:
+        """The transactional producers of this directory, and their open transactions."""
+        self._check_open()
+        return self._transactions.describe()
+
+    def abort_transaction(self, transactional_id: str) -> bool:
+        """Abort the open transaction of an id, whoever has it, and fence its producer; False when none is open.
+
+        A transaction that is decided is carried out instead. Raises `InvalidArgumentError` (unknown id).
+        """
+        self._check_open()
+        return self._transactions.abort_hanging(check_transactional_id(transactional_id))
 
     # --- upkeep ----------------------------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ class Producer(Accumulator):
 
     def close(self) -> None:
         """Store what is buffered and end; an open transaction is aborted. When that fails, the error is raised and the
-        producer stays open, so that `close` may be tried again, or the records be given up with `purge`. May be repeated.
+        producer stays open, so that `close` may be tried again, or the records be given up with `purge`. Repeatable.
         """
         if self.closed:
             return
@@ -204,7 +204,8 @@ class Producer(Accumulator):
         limit = self._broker.clock.monotonic() - self.linger_s
         for lanes in self._loaded():
             error = self._store_topic(lanes, limit)
-            if error is not None:
+            # between looking and storing, an abort may have dropped the batch: then there is no transaction, nor failure
+            if error is not None and not isinstance(error, TransactionStateError):
                 self._failure = error
         return self.buffered_records == 0
 

@@ -7,6 +7,7 @@ between); a marker in every partition. A crash before the decision aborts, after
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -22,12 +23,28 @@ from penstock.storage.transaction_record import (
     TransactionRecord,
     record_path,
 )
+from penstock.streams.topic_partition import TopicPartition
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
 
+STATES = {EMPTY: "none", ONGOING: "ongoing", COMMITTED: "committing", ABORTED: "aborting"}
 Offsets = list[tuple[int, int, int]]  # cell, claim, offset
 _log = logging.getLogger("penstock.transactions")
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionDescription:
+    """A transactional producer and its open transaction."""
+
+    transactional_id: str
+    producer_id: int
+    epoch: int
+    state: str
+    """"none", "ongoing", "committing" or "aborting"."""
+    age_ms: int
+    """How long the transaction has been open."""
+    partitions: list[TopicPartition]
 
 
 class Transactions:
@@ -182,6 +199,17 @@ class Transactions:
         else:
             self._carry_out(record, record.fence(), committed=False)
 
-    def names(self) -> list[tuple[str, TransactionRecord]]:
-        """(transactional id, record), sorted."""
-        return [(unquote(record.path.stem), record) for record in self.records()]
+    def describe(self) -> list[TransactionDescription]:
+        """Every transactional id, sorted."""
+        now_ms = self._broker.clock.time_ms()
+        return [
+            TransactionDescription(
+                unquote(record.path.stem),
+                record.producer_id,
+                record.epoch,
+                STATES[record.state],
+                0 if record.state == EMPTY else now_ms - record.started_ms,
+                [TopicPartition(*place) for place in dict.fromkeys(record.partitions())],
+            )
+            for record in self.records()
+        ]
