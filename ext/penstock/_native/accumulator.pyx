@@ -413,6 +413,7 @@ cdef class Accumulator:
             first = first or self._store_topic(lanes)
         if first is not None:
             raise first
+        self._failure = None  # of the linger thread, meanwhile: what it could not store is stored now
 
     @property
     def buffered_records(self):

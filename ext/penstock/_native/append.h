@@ -19,6 +19,7 @@
 #define APPEND_FENCED 6  /* the producer's epoch is over */
 
 #define WRITE_CALL_MIN (16 << 10)
+#define SMALL_RUN_MIN 4
 #define ALLOCATE_MIN (1 << 20)
 #define ALLOCATE_MAX (64 << 20)
 
@@ -33,6 +34,7 @@ typedef struct {
     int64_t segment_bytes, segment_ms;
     int64_t dead_owners; /* how often the lock came from a writer that died */
     int sync_each; /* every append is followed by a sync */
+    int small_run; /* small appends since a large one */
     int error;
 } append_writer;
 
@@ -77,12 +79,15 @@ static inline int append_index(append_writer *w, control_slot *s, int64_t last_o
     return 0;
 }
 
-/* Large batches go through the system call, which fills fresh pages without faulting on each of them; small ones are
- * cheaper to copy into the map, unless each is synced: a page that was just written back faults on the next store, and
- * waits for the disk. All end in the same page cache. */
+/* Large batches go through the system call, which fills fresh pages without faulting on each of them. Small ones are
+ * cheaper to copy into the map, but for a few after a large one (a fault on a page that may be left at once), and unless
+ * each is synced: a page that was just written back faults on the next store, and waits for the disk. All end in the same
+ * page cache. */
 static inline int append_copy(append_writer *w, const char *batch, int64_t size, int64_t position, int64_t base_offset) {
     char base[8];
-    if (size < WRITE_CALL_MIN && !w->sync_each) {
+    if (size >= WRITE_CALL_MIN) w->small_run = 0;
+    else if (!w->sync_each && w->small_run++ >= SMALL_RUN_MIN) {
+        w->small_run = SMALL_RUN_MIN;
         memcpy(w->log + position, batch, size);
         store_be64(w->log + position, (uint64_t)base_offset);
         return 0;

@@ -25,6 +25,7 @@ cdef extern from "append.h" nogil:
         int64_t segment_ms
         int64_t dead_owners
         int sync_each
+        int small_run
         int error
 
     enum:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock._native.words import CommitTable, WordTable
-from penstock.storage.directory import FileLock
+from penstock.storage.directory import SharedLock
 
 GROUPS_FILE = "groups.sqlite3"
 COMMITS_FILE = "group-commits"
@@ -80,15 +80,15 @@ class GroupStore:
         self._directory = directory
         self._durable = durable
         self._lock = threading.RLock()
+        self._exclusive = SharedLock(directory / _LOCK_FILE)
         self._depth = 0
-        self._held = False
         self.finish_pending: Callable[[], None] | None = None
         self._connection = self._connect()
         self.commits = CommitTable(str(directory / COMMITS_FILE))
         self.slots = WordTable(str(directory / SLOTS_FILE))
 
     def _connect(self) -> sqlite3.Connection:
-        with FileLock(self._directory / _LOCK_FILE):
+        with self._exclusive:
             connection = sqlite3.connect(
                 self._directory / GROUPS_FILE, timeout=30.0, isolation_level=None, check_same_thread=False
             )
@@ -102,17 +102,17 @@ class GroupStore:
         """Leave the parent's connection alone and open one of this process."""
         _abandoned.append(self._connection)
         self._lock = threading.RLock()
-        self._depth, self._held = 0, False
+        self._depth = 0
+        self._exclusive.after_fork()
         self._connection = self._connect()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """A transaction, alone among all threads and processes. May be nested: the outermost commits."""
-        with self._lock:
+        with self.exclusive(), self._lock:
             if self._depth:
                 yield self._connection
-                return
-            with self.exclusive():
+            else:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._depth = 1
                 try:
@@ -128,18 +128,10 @@ class GroupStore:
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Alone among all threads and processes; what a dead one left pending is finished first."""
-        with self._lock:
-            if self._held:
-                yield
-                return
-            with FileLock(self._directory / _LOCK_FILE):
-                self._held = True
-                try:
-                    if self.slots.get(PENDING_WORD) and self.finish_pending is not None:
-                        self.finish_pending()
-                    yield
-                finally:
-                    self._held = False
+        with self._exclusive:
+            if not self._exclusive.nested and self.slots.get(PENDING_WORD) and self.finish_pending is not None:
+                self.finish_pending()
+            yield
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, as of now."""
@@ -243,3 +235,4 @@ class GroupStore:
         """Close the connection."""
         with self._lock:
             self._connection.close()
+        self._exclusive.close()

@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock._native.builder import BatchBuilder
 from penstock._native.mapping import Mapping, os_error
 from penstock._native.partition import Bells, Partition, ReadSegment
 from penstock._native.records import RecordCursor
 from penstock._native.words import OpenTransactions
 from penstock.errors import InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
-from penstock.storage.control_batch import end_marker
 from penstock.storage.recovery import Incarnation, make_ready
 from penstock.storage.segment_file import (
     INDEX_BYTES,
@@ -322,38 +322,40 @@ class PartitionLog(Partition):
 
     # --- transactions ----------------------------------------------------------------------------------------------
 
-    def _load_transactions(self) -> None:
+    def _load_transactions(self) -> OpenTransactions:
         self._open_transactions = OpenTransactions(str(self.directory / TRANSACTIONS_FILE))
+        return self._open_transactions
 
     def enlist(self, producer_id: int) -> None:
         """The producer's transaction is about to store here: from this end on, nothing is stable."""
-        with self._locked() as state:
-            if self._open_transactions is None:
-                self._load_transactions()
-                self._mark_transactional()
-            assert self._open_transactions is not None
-            self._open_transactions.begin(producer_id, state["log_end_offset"])
+        table = self._open_transactions or self._load_transactions()
+        self._lock()
+        try:
+            self._mark_transactional()
+            table.begin(producer_id, self.log_end_offset)
+        finally:
+            self._unlock()
         if self.sync_each:
-            self._open_transactions.sync()
+            table.sync()
 
-    def end_transaction(self, producer_id: int, epoch: int, committed: bool, timestamp_ms: int) -> None:
+    def end_transaction(self, producer_id: int, marker: BatchBuilder, committed: bool) -> None:
         """Store the marker, then let readers pass. May be repeated after a crash in between."""
-        if self._open_transactions is None:
-            self._load_transactions()
-        table = self._open_transactions
-        assert table is not None
+        table = self._open_transactions or self._load_transactions()
         first = table.first_offset(producer_id)
         if first < 0:
             return  # an earlier try came this far
-        offset = self.append(end_marker(producer_id, epoch, committed, timestamp_ms))
+        offset = self.append(marker)
         if not committed:
             entry = AbortedTransaction(producer_id, first, offset, min(first, self.last_stable_offset))
             bases = self.segments()
             append_entry(
                 segment_path(self.directory, bases[bisect.bisect_right(bases, offset) - 1], TRANSACTION_INDEX), entry
             )
-        with self._locked():
+        self._lock()
+        try:
             table.end(producer_id, not committed)
+        finally:
+            self._unlock()
         if self.sync_each:
             table.sync()
 

@@ -9,20 +9,21 @@ Process safety: `lock` for everything but the decision. Crash policy: whoever fi
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
+import struct
 from pathlib import Path
 from urllib.parse import quote
 
 from penstock._native.words import WordTable
 from penstock.errors import FencedError, InvalidArgumentError
-from penstock.storage.directory import FileLock
+from penstock.storage.directory import SharedLock
 
 EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID = range(7)
 EMPTY, ONGOING, COMMITTED, ABORTED = range(4)
 EPOCH_MAX = 0x7FFF
 SUFFIX = ".txn"
+_OFFSET = struct.Struct("=qqq")
 _TOKEN_AT, _TOKEN_BYTES = 256, 32
 _LIST_AT, _FILE_BYTES = 4096, 1 << 20
 
@@ -38,6 +39,7 @@ class TransactionRecord:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(exist_ok=True)
+        self._lock = SharedLock(path.with_suffix(".lock"))
         self.words = WordTable(str(path))
         self.words.reserve(_FILE_BYTES // 8)
         if self.words.get(PRODUCER_ID) == 0:
@@ -45,9 +47,9 @@ class TransactionRecord:
                 if self.words.get(PRODUCER_ID) == 0:
                     self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
 
-    def lock(self) -> FileLock:
+    def lock(self) -> SharedLock:
         """Held while the transaction is enlisted in a partition, carried out or taken over."""
-        return FileLock(self.path.with_suffix(".lock"))
+        return self._lock
 
     @property
     def producer_id(self) -> int:
@@ -112,10 +114,10 @@ class TransactionRecord:
             f"took it, or its transaction took longer than {self.timeout_ms} ms"
         )
 
-    def add_partition(self, topic: str, number: int) -> None:
-        """The transaction touches this partition. Needs `lock`."""
+    def add_partitions(self, partitions: list[tuple[str, int]]) -> None:
+        """The transaction touches these partitions. Needs `lock`."""
         size = self.words.get(LIST_BYTES)
-        entry = f"{topic}\t{number}\n".encode()
+        entry = "".join(f"{topic}\t{number}\n" for topic, number in partitions).encode()
         if _LIST_AT + size + len(entry) > _FILE_BYTES // 2:
             raise InvalidArgumentError(f"a transaction touches more partitions than fit in {self.path}")
         os.pwrite(self.words.map.fd, entry, _LIST_AT + size)
@@ -129,7 +131,7 @@ class TransactionRecord:
 
     def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
         """(cell, claim, offset) of the group offsets that the decision commits."""
-        raw = json.dumps(offsets).encode()
+        raw = b"".join(_OFFSET.pack(*entry) for entry in offsets)
         if len(raw) > _FILE_BYTES // 2:
             raise InvalidArgumentError(f"{len(offsets)} offsets are more than fit in one transaction")
         os.pwrite(self.words.map.fd, raw, _FILE_BYTES // 2)
@@ -139,7 +141,7 @@ class TransactionRecord:
         """What `set_offsets` stored, and is not applied yet."""
         size = self.words.get(OFFSETS_BYTES)
         raw = os.pread(self.words.map.fd, size, _FILE_BYTES // 2)
-        return [(cell, claim, offset) for cell, claim, offset in json.loads(raw)] if size else []
+        return [(cell, claim, offset) for cell, claim, offset in _OFFSET.iter_unpack(raw)]
 
     def offsets_applied(self) -> None:
         """Nobody needs to apply them again."""

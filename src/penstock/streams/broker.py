@@ -426,6 +426,7 @@ class Broker:
         self._catalog.after_fork()
         self._groups.after_fork()
         self._keeper.after_fork()
+        self._transactions.after_fork()
         for log in self._logs.values():
             log._reset_locks()
         for handle in list(self._handles):

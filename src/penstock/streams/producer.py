@@ -204,7 +204,7 @@ class Producer(Accumulator):
         limit = self._broker.clock.monotonic() - self.linger_s
         for lanes in self._loaded():
             error = self._store_topic(lanes, limit)
-            # between looking and storing, an abort may have dropped the batch: then there is no transaction, nor failure
+            # between looking and storing, an abort may drop the batch: then there is no transaction, and no failure
             if error is not None and not isinstance(error, TransactionStateError):
                 self._failure = error
         return self.buffered_records == 0

@@ -125,6 +125,7 @@ class Transaction:
     def forget(self) -> None:
         """In a forked child: the transaction and the id are the parent's."""
         self._lock = threading.RLock()
+        self._record.lock().after_fork()
         self._open = False
         self._epoch = -1
         self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH)

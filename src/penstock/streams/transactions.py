@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from penstock.errors import FencedError, InvalidArgumentError, UnknownTopicError
+from penstock.storage.control_batch import end_marker
 from penstock.storage.group_store import PENDING_WORD
 from penstock.storage.transaction_record import (
     ABORTED,
@@ -69,8 +70,7 @@ class Transactions:
         with record.lock():
             if record.epoch != epoch or record.state != ONGOING:
                 record.refuse(epoch)
-            for topic, number in partitions:
-                record.add_partition(topic, number)
+            record.add_partitions(partitions)
             if self._broker.fsync == "always":
                 record.words.sync()
             for topic, number in partitions:
@@ -84,7 +84,8 @@ class Transactions:
                 record.set_offsets(offsets)
                 self._store.slots.set(PENDING_WORD, 1)
                 self._decide(record, epoch)
-                self.apply_pending()
+                self._apply(record)
+                self._store.slots.set(PENDING_WORD, 0)
         else:
             self._decide(record, epoch)
         self._carry_out_soon(record, epoch, committed=True)
@@ -99,9 +100,10 @@ class Transactions:
 
     def settle(self, record: TransactionRecord, epoch: int) -> None:
         """Carry out what is left of the owner's transaction before. Raises what that raises."""
-        if record.epoch == epoch and record.state in (COMMITTED, ABORTED):
+        if record.state in (COMMITTED, ABORTED):
             with record.lock():
-                self._carry_out(record, epoch, record.state == COMMITTED)
+                if record.epoch == epoch:
+                    self._carry_out(record, epoch, record.state == COMMITTED)
 
     def _check_claims(self, offsets: Offsets) -> None:
         commits = self._store.commits
@@ -128,29 +130,35 @@ class Transactions:
         if not self._store.slots.get(PENDING_WORD):
             return
         for record in self.records():
-            offsets = record.offsets()
-            if offsets and record.state == COMMITTED:
-                for cell, claim, offset in offsets:
-                    self._store.commits.commit(cell, claim, offset)
-                record.offsets_applied()
+            if record.state == COMMITTED:
+                self._apply(record)
+        self._store.slots.set(PENDING_WORD, 0)
+
+    def _apply(self, record: TransactionRecord) -> None:
+        for cell, claim, offset in record.offsets():
+            self._store.commits.commit(cell, claim, offset)
         if self._broker.fsync == "always":
             self._store.sync()
-        self._store.slots.set(PENDING_WORD, 0)
+        record.offsets_applied()
 
     def _carry_out(self, record: TransactionRecord, epoch: int, committed: bool) -> None:
         """A marker in every partition, then ready for the next. Needs the record's lock."""
-        if record.state == EMPTY:
-            return
-        now_ms = self._broker.clock.time_ms()
+        if record.state not in (COMMITTED, ABORTED):
+            return  # somebody else carried it out while this one waited for the lock
+        marker = end_marker(record.producer_id, epoch, committed, self._broker.clock.time_ms())
         for topic, number in record.partitions():
             try:
                 log = self._broker._log(topic, number)
             except UnknownTopicError:
                 continue  # deleted meanwhile, with what was in it
-            log.end_transaction(record.producer_id, epoch, committed, now_ms)
+            log.end_transaction(record.producer_id, marker, committed)
         record.finish()
 
     # --- for owners that are gone ------------------------------------------------------------------------------------
+
+    def after_fork(self) -> None:
+        """In the child: locks of its own."""
+        self._known = {}
 
     def records(self) -> list[TransactionRecord]:
         """The records of all transactional ids."""
