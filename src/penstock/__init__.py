@@ -3,6 +3,8 @@
 Start with `penstock.open`.
 """
 
+import importlib
+
 from penstock._native.records import Record, RecordMetadata
 from penstock.clock import Clock, SystemClock, VirtualClock
 from penstock.errors import (
@@ -45,6 +47,13 @@ from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
 from penstock.streams.transactions import TransactionDescription
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name == "aio":  # not before it is asked for: asyncio takes longer to import than all of this
+        return importlib.import_module("penstock.aio")
+    raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+
 
 __all__ = [
     "Broker",

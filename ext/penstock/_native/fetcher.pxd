@@ -42,6 +42,7 @@ cdef class Fetcher:
     cdef Py_ssize_t _fetch_max_bytes, _max_poll_records
     cdef public object _generation  # of the catalog, when the assignment was last brought up to date
     cdef object _next_blocking(self)
+    cdef object _next_now(self)
     cdef PartitionReader _next_reader(self, Py_ssize_t max_bytes)
     cdef void _advance(self) noexcept
     cpdef int _refresh_if_stale(self) except -1

@@ -162,9 +162,34 @@ cdef class Fetcher:
             raise StopIteration
         return record
 
+    def _next_ready(self):
+        """The next record if there is one now, else None. For callers that wait in their own way."""
+        cdef RecordCursor cursor = self._cursor
+        if cursor is not None and cursor.left > 0 and not (self._busy or self._inside or self._rebalance_due()):
+            self._inside = True
+            record = cursor._advance()
+            self._inside = False
+            if record is not None:
+                return record
+        self._enter()
+        try:
+            return self._next_now()
+        finally:
+            self._leave()
+
     cdef object _next_blocking(self):
-        """The next record, however long it takes; None once closed. `_cursor` is where it came from."""
+        """The next record, however long it takes; None once closed."""
         cdef object record, seen = None
+        while not self._closed:
+            record = self._next_now()
+            if record is not None:
+                return record
+            seen = self._wait(seen, INFINITY, False)
+        return None
+
+    cdef object _next_now(self):
+        """The next record, None when there is none now. `_cursor` is where it came from."""
+        cdef object record
         cdef PartitionReader reader
         while not self._closed:
             try:
@@ -185,7 +210,7 @@ cdef class Fetcher:
             except BaseException:
                 self._failed(False)
                 raise
-            seen = self._wait(seen, INFINITY, False)
+            return None
         return None
 
     def poll(self, max_records=None, timeout=1.0):
