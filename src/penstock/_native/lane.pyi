@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock._native.partition import Partition
 from penstock._native.records import Source
+from penstock.storage.partition_log import PartitionLog
 
 class Waiting:
     @property
@@ -14,7 +15,7 @@ class Waiting:
 
 class Lane:
     source: Source
-    log: Partition
+    log: PartitionLog
     waiting: deque[Waiting]
     lock: Lock
     began: float

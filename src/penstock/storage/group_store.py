@@ -73,6 +73,24 @@ COORDINATOR_SLOT = 0  # its heartbeat says when the elected process looked last
 PENDING_WORD = 0  # not 0: a transaction is decided and its group offsets may not be applied
 
 
+class _Exclusive(SharedLock):
+    """Alone among all threads and processes; what a dead one left pending is finished first."""
+
+    def __init__(self, path: Path, prepare: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._prepare = prepare
+
+    def __enter__(self) -> _Exclusive:
+        super().__enter__()
+        if not self.nested:
+            try:
+                self._prepare()
+            except BaseException:
+                self.__exit__()
+                raise
+        return self
+
+
 class GroupStore:
     """What every process of a directory knows about groups. `durable`: rows outlive a power cut at once."""
 
@@ -80,15 +98,15 @@ class GroupStore:
         self._directory = directory
         self._durable = durable
         self._lock = threading.RLock()
-        self._exclusive = SharedLock(directory / _LOCK_FILE)
+        self.exclusive = _Exclusive(directory / _LOCK_FILE, self._finish_pending)
         self._depth = 0
         self.finish_pending: Callable[[], None] | None = None
-        self._connection = self._connect()
         self.commits = CommitTable(str(directory / COMMITS_FILE))
         self.slots = WordTable(str(directory / SLOTS_FILE))
+        self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        with self._exclusive:
+        with self.exclusive:
             connection = sqlite3.connect(
                 self._directory / GROUPS_FILE, timeout=30.0, isolation_level=None, check_same_thread=False
             )
@@ -103,13 +121,17 @@ class GroupStore:
         _abandoned.append(self._connection)
         self._lock = threading.RLock()
         self._depth = 0
-        self._exclusive.after_fork()
+        self.exclusive.after_fork()
         self._connection = self._connect()
+
+    def _finish_pending(self) -> None:
+        if self.slots.get(PENDING_WORD) and self.finish_pending is not None:
+            self.finish_pending()
 
     @contextlib.contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """A transaction, alone among all threads and processes. May be nested: the outermost commits."""
-        with self.exclusive(), self._lock:
+        with self.exclusive, self._lock:
             if self._depth:
                 yield self._connection
             else:
@@ -124,14 +146,6 @@ class GroupStore:
                     self._connection.execute("COMMIT")
                 finally:
                     self._depth = 0
-
-    @contextlib.contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Alone among all threads and processes; what a dead one left pending is finished first."""
-        with self._exclusive:
-            if not self._exclusive.nested and self.slots.get(PENDING_WORD) and self.finish_pending is not None:
-                self.finish_pending()
-            yield
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, as of now."""
@@ -235,4 +249,4 @@ class GroupStore:
         """Close the connection."""
         with self._lock:
             self._connection.close()
-        self._exclusive.close()
+        self.exclusive.close()

@@ -9,7 +9,7 @@ Process safety: `lock` for everything but the decision. Crash policy: whoever fi
 
 from __future__ import annotations
 
-import os
+import mmap
 import secrets
 import struct
 from pathlib import Path
@@ -25,7 +25,7 @@ EPOCH_MAX = 0x7FFF
 SUFFIX = ".txn"
 _OFFSET = struct.Struct("=qqq")
 _TOKEN_AT, _TOKEN_BYTES = 256, 32
-_LIST_AT, _FILE_BYTES = 4096, 1 << 20
+_LIST_AT, _OFFSETS_AT, _FILE_BYTES = 4096, 1 << 19, 1 << 20
 
 
 def record_path(directory: Path, transactional_id: str) -> Path:
@@ -42,6 +42,7 @@ class TransactionRecord:
         self._lock = SharedLock(path.with_suffix(".lock"))
         self.words = WordTable(str(path))
         self.words.reserve(_FILE_BYTES // 8)
+        self._area = mmap.mmap(self.words.map.fd, _FILE_BYTES)
         if self.words.get(PRODUCER_ID) == 0:
             with self.lock():
                 if self.words.get(PRODUCER_ID) == 0:
@@ -79,12 +80,12 @@ class TransactionRecord:
     @property
     def owner(self) -> str:
         """The process it belongs to."""
-        return os.pread(self.words.map.fd, _TOKEN_BYTES, _TOKEN_AT).rstrip(b"\0").decode("ascii", "replace")
+        return self._area[_TOKEN_AT : _TOKEN_AT + _TOKEN_BYTES].rstrip(b"\0").decode("ascii", "replace")
 
     def take(self, token: str, timeout_ms: int) -> int:
         """Begin a new epoch for this owner, once nothing of an older one is left. Needs `lock`."""
         epoch = self.fence()
-        os.pwrite(self.words.map.fd, token.encode("ascii").ljust(_TOKEN_BYTES, b"\0"), _TOKEN_AT)
+        self._area[_TOKEN_AT : _TOKEN_AT + _TOKEN_BYTES] = token.encode("ascii").ljust(_TOKEN_BYTES, b"\0")
         self.words.set(TIMEOUT_MS, timeout_ms)
         self.words.set(STATE, epoch << 8 | EMPTY)
         return epoch
@@ -118,29 +119,28 @@ class TransactionRecord:
         """The transaction touches these partitions. Needs `lock`."""
         size = self.words.get(LIST_BYTES)
         entry = "".join(f"{topic}\t{number}\n" for topic, number in partitions).encode()
-        if _LIST_AT + size + len(entry) > _FILE_BYTES // 2:
+        if _LIST_AT + size + len(entry) > _OFFSETS_AT:
             raise InvalidArgumentError(f"a transaction touches more partitions than fit in {self.path}")
-        os.pwrite(self.words.map.fd, entry, _LIST_AT + size)
+        self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] = entry
         self.words.set(LIST_BYTES, size + len(entry))
 
     def partitions(self) -> list[tuple[str, int]]:
         """The partitions it touches."""
-        raw = os.pread(self.words.map.fd, self.words.get(LIST_BYTES), _LIST_AT).decode()
+        raw = self._area[_LIST_AT : _LIST_AT + self.words.get(LIST_BYTES)].decode()
         pairs = [line.split("\t") for line in raw.splitlines()]
         return [(topic, int(number)) for topic, number in pairs]
 
     def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
         """(cell, claim, offset) of the group offsets that the decision commits."""
         raw = b"".join(_OFFSET.pack(*entry) for entry in offsets)
-        if len(raw) > _FILE_BYTES // 2:
+        if _OFFSETS_AT + len(raw) > _FILE_BYTES:
             raise InvalidArgumentError(f"{len(offsets)} offsets are more than fit in one transaction")
-        os.pwrite(self.words.map.fd, raw, _FILE_BYTES // 2)
+        self._area[_OFFSETS_AT : _OFFSETS_AT + len(raw)] = raw
         self.words.set(OFFSETS_BYTES, len(raw))
 
     def offsets(self) -> list[tuple[int, int, int]]:
         """What `set_offsets` stored, and is not applied yet."""
-        size = self.words.get(OFFSETS_BYTES)
-        raw = os.pread(self.words.map.fd, size, _FILE_BYTES // 2)
+        raw = self._area[_OFFSETS_AT : _OFFSETS_AT + self.words.get(OFFSETS_BYTES)]
         return [(cell, claim, offset) for cell, claim, offset in _OFFSET.iter_unpack(raw)]
 
     def offsets_applied(self) -> None:

@@ -11,6 +11,7 @@ from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionS
 from penstock.storage.transaction_record import EPOCH
 
 if TYPE_CHECKING:
+    from penstock.storage.partition_log import PartitionLog
     from penstock.streams.consumer import Consumer
     from penstock.streams.producer import Producer
 
@@ -36,6 +37,7 @@ class Transaction:
         self._lock = threading.RLock()
         self._open = False
         self._offsets: dict[int, tuple[int, int]] = {}
+        self._logs: list[PartitionLog] = []
         self._record, self._epoch = self._transactions.take_over(transactional_id, timeout_ms)
         producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH)
         producer._idle = True
@@ -75,8 +77,9 @@ class Transaction:
                 raise TransactionStateError(f"no transaction of {self.transactional_id!r} is open")
             lanes = [lane for topic in self._producer._loaded() for lane in topic.lanes]
             new = [lane for lane in lanes if not lane.enlisted and (lane.open_records or lane.waiting)]
-            places = [(lane.source.topic, lane.source.partition) for lane in new]
-            self._transactions.enlist(self._record, self._epoch, places)
+            logs = [lane.log for lane in new]
+            self._transactions.enlist(self._record, self._epoch, logs)
+            self._logs += logs
             for lane in new:
                 lane.enlisted = True
 
@@ -93,7 +96,7 @@ class Transaction:
             self._must_be_open()
             self._producer.flush()
             offsets = [(cell, claim, offset) for cell, (claim, offset) in self._offsets.items()]
-            self._transactions.commit(self._record, self._epoch, offsets)
+            self._transactions.commit(self._record, self._epoch, offsets, self._logs)
             self._ended()
 
     def abort(self) -> None:
@@ -111,6 +114,7 @@ class Transaction:
     def _ended(self) -> None:
         self._open = False
         self._offsets.clear()
+        self._logs = []
         self._producer._idle = True
         for topic in self._producer._loaded():
             for lane in topic.lanes:

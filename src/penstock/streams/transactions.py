@@ -6,7 +6,9 @@ between); a marker in every partition. A crash before the decision aborts, after
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ from penstock.storage.transaction_record import (
 from penstock.streams.topic_partition import TopicPartition
 
 if TYPE_CHECKING:
+    from penstock.storage.partition_log import PartitionLog
     from penstock.streams.broker import Broker
 
 STATES = {EMPTY: "none", ONGOING: "ongoing", COMMITTED: "committing", ABORTED: "aborting"}
@@ -65,21 +68,21 @@ class Transactions:
             self._abandon(record)
             return record, record.take(token, timeout_ms)
 
-    def enlist(self, record: TransactionRecord, epoch: int, partitions: list[tuple[str, int]]) -> None:
+    def enlist(self, record: TransactionRecord, epoch: int, logs: list[PartitionLog]) -> None:
         """The transaction is about to store in these partitions. Raises `FencedError`."""
         with record.lock():
             if record.epoch != epoch or record.state != ONGOING:
                 record.refuse(epoch)
-            record.add_partitions(partitions)
+            record.add_partitions([(log.topic, log.number) for log in logs])
             if self._broker.fsync == "always":
                 record.words.sync()
-            for topic, number in partitions:
-                self._broker._log(topic, number).enlist(record.producer_id)
+            for log in logs:
+                log.enlist(record.producer_id)
 
-    def commit(self, record: TransactionRecord, epoch: int, offsets: Offsets) -> None:
+    def commit(self, record: TransactionRecord, epoch: int, offsets: Offsets, logs: list[PartitionLog]) -> None:
         """Decide, and carry it out. Raises `FencedError` when the epoch is over or a partition of the group moved."""
         if offsets:
-            with self._store.exclusive():
+            with self._store.exclusive:
                 self._check_claims(offsets)
                 record.set_offsets(offsets)
                 self._store.slots.set(PENDING_WORD, 1)
@@ -88,13 +91,13 @@ class Transactions:
                 self._store.slots.set(PENDING_WORD, 0)
         else:
             self._decide(record, epoch)
-        self._carry_out_soon(record, epoch, committed=True)
+        self._carry_out_soon(record, epoch, True, logs)
 
-    def _carry_out_soon(self, record: TransactionRecord, epoch: int, committed: bool) -> None:
+    def _carry_out_soon(self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog]) -> None:
         """What is decided is so, even if the markers cannot be written now; then the keeper tries again."""
         try:
             with record.lock():
-                self._carry_out(record, epoch, committed)
+                self._carry_out(record, epoch, committed, logs)
         except OSError:
             _log.exception("the markers of transaction %r will be written later", record.path.stem)
 
@@ -123,7 +126,7 @@ class Transactions:
     def abort(self, record: TransactionRecord, epoch: int) -> None:
         """Decide against it. An epoch that is over was aborted by whoever ended it."""
         if record.decide(epoch, ABORTED):
-            self._carry_out_soon(record, epoch, committed=False)
+            self._carry_out_soon(record, epoch, False, None)  # all in the record: enlisting may have failed half-way
 
     def apply_pending(self) -> None:
         """Apply decided group offsets whose owner did not come to it. Under the groups' lock."""
@@ -141,18 +144,22 @@ class Transactions:
             self._store.sync()
         record.offsets_applied()
 
-    def _carry_out(self, record: TransactionRecord, epoch: int, committed: bool) -> None:
-        """A marker in every partition, then ready for the next. Needs the record's lock."""
+    def _carry_out(
+        self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog] | None = None
+    ) -> None:
+        """A marker in every partition (`logs`: if the caller has them), then ready for more. Needs the record's lock."""
         if record.state not in (COMMITTED, ABORTED):
             return  # somebody else carried it out while this one waited for the lock
         marker = end_marker(record.producer_id, epoch, committed, self._broker.clock.time_ms())
-        for topic, number in record.partitions():
-            try:
-                log = self._broker._log(topic, number)
-            except UnknownTopicError:
-                continue  # deleted meanwhile, with what was in it
-            log.end_transaction(record.producer_id, marker, committed)
+        for log in self._logs(record) if logs is None else logs:
+            with contextlib.suppress(UnknownTopicError):  # deleted meanwhile, with what was in it
+                log.end_transaction(record.producer_id, marker, committed)
         record.finish()
+
+    def _logs(self, record: TransactionRecord) -> Iterator[PartitionLog]:
+        for topic, number in record.partitions():
+            with contextlib.suppress(UnknownTopicError):
+                yield self._broker._log(topic, number)
 
     # --- for owners that are gone ------------------------------------------------------------------------------------
 
@@ -201,7 +208,7 @@ class Transactions:
         before = record.epoch
         record.decide(before, ABORTED)
         if record.state == COMMITTED:
-            with self._store.exclusive():
+            with self._store.exclusive:
                 self.apply_pending()
             self._carry_out(record, before, committed=True)
         else:
