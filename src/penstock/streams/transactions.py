@@ -93,7 +93,9 @@ class Transactions:
             self._decide(record, epoch)
         self._carry_out_soon(record, epoch, True, logs)
 
-    def _carry_out_soon(self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog]) -> None:
+    def _carry_out_soon(
+        self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog] | None
+    ) -> None:
         """What is decided is so, even if the markers cannot be written now; then the keeper tries again."""
         try:
             with record.lock():
@@ -147,7 +149,7 @@ class Transactions:
     def _carry_out(
         self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog] | None = None
     ) -> None:
-        """A marker in every partition (`logs`: if the caller has them), then ready for more. Needs the record's lock."""
+        """A marker in every partition (`logs`: if the caller has them), then ready again. Needs the record's lock."""
         if record.state not in (COMMITTED, ABORTED):
             return  # somebody else carried it out while this one waited for the lock
         marker = end_marker(record.producer_id, epoch, committed, self._broker.clock.time_ms())
