@@ -13,7 +13,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.format cimport ATTRIBUTE_TRANSACTIONAL
-from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, open_view, system_time_ms, too_large
+from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, key_missing, open_view, system_time_ms, too_large
 from penstock._native.partition cimport Bell
 from penstock._native.records cimport make_metadata
 from penstock._native.words cimport WordTable
@@ -108,6 +108,8 @@ cdef class Accumulator:
                 size += PyBytes_GET_SIZE(encoded)
             if size > lanes.max_message_bytes:
                 too_large(size, lanes.max_message_bytes, lanes.name)
+            if lanes.keyed and key_length < 0:
+                key_missing(lanes.name)
             if on_delivery is not None and not callable(on_delivery):
                 raise InvalidTypeError(f"on_delivery is {type(on_delivery).__name__}; a callable(error, metadata) is needed")
             timestamp = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
@@ -161,6 +163,8 @@ cdef class Accumulator:
         if isinstance(values, (str, bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
         timestamp = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
+        if lanes.keyed and keys is None:
+            key_missing(lanes.name)
         if keys is None and self._partitioner is None:
             if type(values) is list:
                 return self._send_list(lanes, values, partition, timestamp)
@@ -255,6 +259,8 @@ cdef class Accumulator:
         if self._shut or self._failure is not None or self._idle:
             self._check()
         lanes = self._lanes_of(topic)
+        if lanes.keyed:
+            key_missing(lanes.name)
         now = self._now_ms() if timestamp_ms is None else checked_timestamp(timestamp_ms)
         lane = <Lane>lanes.lanes[lanes.choose(partition, NULL, -1)]
         try:

@@ -5,7 +5,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t
 
 from penstock._native.builder cimport BatchBuilder
-from penstock._native.lane cimport Lane, TopicLanes, checked_timestamp, open_view, system_time_ms, too_large
+from penstock._native.lane cimport Lane, TopicLanes, checked_timestamp, key_missing, open_view, system_time_ms, too_large
 from penstock._native.partition cimport Bell
 from penstock._native.records cimport make_metadata
 
@@ -71,6 +71,8 @@ cdef class Appender:
                 size += PyBytes_GET_SIZE(encoded)
             if size > lanes.max_message_bytes:
                 too_large(size, lanes.max_message_bytes, lanes.name)
+            if lanes.keyed and key_length < 0:
+                key_missing(lanes.name)
             if timestamp_ms is not None:
                 timestamp = checked_timestamp(timestamp_ms)
             else:

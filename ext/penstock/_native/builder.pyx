@@ -33,6 +33,11 @@ def set_compressor(compress):
     _compress = compress
 
 
+def compressed(int codec, data):
+    """`data` as the payload of a batch of that codec."""
+    return _compress(codec, data)
+
+
 cdef class Values:
     """Up to VALUES_MAX values that are encoded in one go: where they lie and how long they are."""
 

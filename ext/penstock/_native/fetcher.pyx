@@ -251,7 +251,8 @@ cdef class Fetcher:
         try:
             deadline = self._deadline(timeout)
             while True:
-                self._collect_batches(out, budget)
+                while self._collect_batches(out, budget) and not out:
+                    pass  # there was data, but nothing in it for the reader: what follows may be
                 if out:
                     return out
                 seen = self._wait(seen, deadline, True)
@@ -287,8 +288,10 @@ cdef class Fetcher:
         return 0
 
     cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1:
+        """Take a region of each reader; whether there was any."""
         cdef PartitionReader reader
         cdef Py_ssize_t visited, left = budget
+        cdef bint any = False
         try:
             self._start()
             for visited in range(len(self._readers)):
@@ -304,6 +307,7 @@ cdef class Fetcher:
                 if reader is None:
                     break
                 left -= reader.region.size
+                any = True
                 self._take_batches(reader, out)
                 self._advance()
                 if budget > 0 and left <= 0:
@@ -316,7 +320,7 @@ cdef class Fetcher:
         except BaseException:
             self._rewind()
             raise
-        return 0
+        return any
 
     cdef int _take_batches(self, PartitionReader reader, list out) except -1:
         cdef int64_t position = reader.next_position()

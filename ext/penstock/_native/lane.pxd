@@ -33,6 +33,7 @@ cdef class TopicLanes:
     cdef readonly int64_t max_message_bytes
     cdef readonly int codec
     cdef readonly bint log_append_time
+    cdef readonly bint keyed  # a compacted topic: a record needs a key
     cdef int32_t sticky
     cdef uint64_t seed
     cdef int32_t switch(self) noexcept
@@ -40,6 +41,7 @@ cdef class TopicLanes:
 
 
 cdef int64_t system_time_ms() noexcept nogil
+cdef int key_missing(str topic) except -1
 cdef int too_large(Py_ssize_t size, int64_t most, str topic) except -1
 cdef int64_t checked_timestamp(timestamp_ms) except -1
 cdef int open_view(item, Py_buffer *view, str name) except -1

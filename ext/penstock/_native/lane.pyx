@@ -34,6 +34,10 @@ cdef int too_large(Py_ssize_t size, int64_t most, str topic) except -1:
     )
 
 
+cdef int key_missing(str topic) except -1:
+    raise InvalidArgumentError(f"key is None; topic {topic!r} is compacted, and keeps the newest record of each key")
+
+
 cdef int64_t checked_timestamp(timestamp_ms) except -1:
     if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int):
         raise InvalidTypeError(f"timestamp_ms is {type(timestamp_ms).__name__}; an int of milliseconds is needed")
@@ -105,6 +109,7 @@ cdef class TopicLanes:
         self.max_message_bytes = config.max_message_bytes
         self.log_append_time = config.message_timestamp_type == "LogAppendTime"
         self.codec = codec
+        self.keyed = config.compacts
         self.lanes = [Lane(Source(name, number), log) for number, log in enumerate(logs)]
         self.seed = seed | 1
         self.sticky = -1

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import penstock
-from penstock.cli import bench, consume, demo, dump, groups, produce, repair, topics, transactions, verify
+from penstock.cli import bench, compact, consume, demo, dump, groups, produce, repair, topics, transactions, verify
 from penstock.cli.output import discard_stdout, print_error
 
 
@@ -59,6 +59,7 @@ app.command("consume")(consume.consume)
 app.add_typer(topics.app, name="topics")
 app.add_typer(groups.app, name="groups")
 app.add_typer(transactions.app, name="transactions")
+app.command("compact")(compact.compact)
 app.command("dump")(dump.dump)
 app.command("verify")(verify.verify)
 app.command("repair")(repair.repair)

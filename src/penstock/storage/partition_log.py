@@ -29,6 +29,7 @@ from penstock.storage.segment_file import (
     INDEX_BYTES,
     SUFFIXES,
     TIME_INDEX_BYTES,
+    TRANSACTIONS_FILE,
     bases_in,
     segment_file_size,
     segment_path,
@@ -43,7 +44,6 @@ from penstock.storage.transaction_index import (
     read_entries,
 )
 
-TRANSACTIONS_FILE = "penstock.transactions"
 READ_SEGMENTS = 8  # maps kept for readers that jump about
 TIME_SEEK_BYTES = 1 << 20
 
@@ -207,7 +207,8 @@ class PartitionLog(Partition):
         state = self._state()
         if state["generation"] != self._generation:
             bases = [base for base in bases_in(self.directory) if base <= state["active_base_offset"]]
-            self._segments = {base: s for base, s in self._segments.items() if base in bases and base != bases[-1]}
+            keep = set() if self.config.compacts else set(bases[:-1])  # compaction may have replaced any of them
+            self._segments = {base: segment for base, segment in self._segments.items() if base in keep}
             self._bases, self._generation = bases, state["generation"]
         return self._bases
 
@@ -243,6 +244,15 @@ class PartitionLog(Partition):
         found = self._segments.get(base)
         if found is not None:
             return found
+        if self.config.compacts and base != self._state()["active_base_offset"]:
+            self._lock()  # compaction puts a segment's files in place under it
+            try:
+                return self._open_segment(base)
+            finally:
+                self._unlock()
+        return self._open_segment(base)
+
+    def _open_segment(self, base: int) -> ReadSegment:
         state = self._state()
         lengths = {suffix: segment_file_size(self.directory, base, suffix) for suffix in SUFFIXES}
         if base == state["active_base_offset"]:

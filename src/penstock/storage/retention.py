@@ -26,7 +26,7 @@ def enforce_retention(log: PartitionLog, now_ms: int) -> int:
 
 def _enforce(log: PartitionLog, now_ms: int) -> int:
     config = log.config
-    if config.cleanup_policy != "delete":
+    if not config.deletes:
         return log.log_start_offset
     if config.retention_ms >= 0:
         _roll_when_expired(log, now_ms)

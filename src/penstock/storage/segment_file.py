@@ -10,6 +10,7 @@ SUFFIXES = (".log", ".index", ".timeindex")
 INDEX_BYTES = 8
 TIME_INDEX_BYTES = 12
 CONTROL_FILE = "penstock.control"
+TRANSACTIONS_FILE = "penstock.transactions"
 _LOG_NAME = re.compile(r"\d{20}\.log\Z")
 
 

@@ -23,9 +23,12 @@ _RANGES: dict[str, tuple[int, int]] = {
     "segment_bytes": (1 << 20, 2**31 - 1),
     "segment_ms": (1, 2**63 - 1),
     "max_message_bytes": (1, GIB),
+    "delete_retention_ms": (0, 2**63 - 1),
+    "min_compaction_lag_ms": (0, 2**63 - 1),
+    "max_compaction_lag_ms": (1, 2**63 - 1),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "cleanup_policy": ("delete", ""),
+    "cleanup_policy": ("delete", "compact", "compact,delete", "delete,compact", ""),
     "compression_type": CODECS,
     "message_timestamp_type": ("CreateTime", "LogAppendTime"),
 }
@@ -48,11 +51,29 @@ class TopicConfig:
     max_message_bytes: int = 1 << 20
     """Largest record (key + value + headers), up to 1 GiB."""
     cleanup_policy: str = "delete"
-    """`delete`, or empty to keep for ever."""
+    """`delete` (by age and size), `compact` (keep the newest record of each key), both, or empty to keep for ever."""
+    min_cleanable_dirty_ratio: float = 0.5
+    """Compaction waits until this part of the sealed bytes came since the last one; 0 to 1."""
+    delete_retention_ms: int = DAY_MS
+    """How long a record without a value (a tombstone) outlives the records that it deletes."""
+    min_compaction_lag_ms: int = 0
+    """Records younger than this are not compacted away."""
+    max_compaction_lag_ms: int = 2**63 - 1
+    """Records older than this are compacted whatever the ratio."""
     compression_type: str = "producer"
     """`producer` keeps what the producer chose; otherwise none, gzip, snappy, lz4, zstd."""
     message_timestamp_type: str = "CreateTime"
     """`CreateTime` keeps the producer's timestamp, `LogAppendTime` stamps when stored."""
+
+    @property
+    def compacts(self) -> bool:
+        """Whether only the newest record of each key is kept."""
+        return "compact" in self.cleanup_policy
+
+    @property
+    def deletes(self) -> bool:
+        """Whether old segments are deleted."""
+        return "delete" in self.cleanup_policy
 
     def altered(self, changes: Mapping[str, Any]) -> TopicConfig:
         """This configuration with `changes`. Raises `InvalidConfigError` naming what was given and what is allowed."""
@@ -73,6 +94,10 @@ def check(name: str, value: Any) -> None:
     if name in _CHOICES:
         if not isinstance(value, str) or value not in _CHOICES[name]:
             raise InvalidConfigError(f"{name} is {value!r}; allowed are {', '.join(map(repr, _CHOICES[name]))}")
+        return
+    if name == "min_cleanable_dirty_ratio":
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise InvalidConfigError(f"{name} is {value!r}; allowed is a number from 0 to 1")
         return
     least, most = _RANGES[name]
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

@@ -18,14 +18,31 @@ from penstock.errors import CorruptionError, DataDirectoryError, UnknownTopicErr
 from penstock.storage.compression import decompress
 from penstock.storage.directory import BELLS_FILE, META_FILE, check_format
 from penstock.storage.index_check import check_indexes
-from penstock.storage.segment_file import CONTROL_FILE, SUFFIXES, bases_in, segment_path
+from penstock.storage.segment_file import CONTROL_FILE, SUFFIXES, TRANSACTIONS_FILE, bases_in, segment_path
 from penstock.storage.segment_scan import MAX_RELATIVE_OFFSET, BatchFacts, LogScanner
 
 DECOMPRESSED_LIMIT_BYTES = 1 << 30
 REPAIR_DIRECTORY = "repair"
 _PARTITION_NAME = re.compile(r"([A-Za-z0-9._-]{1,249})-(0|[1-9]\d{0,9})\Z")
+_PARTITION_FILES = {
+    CONTROL_FILE,
+    REPAIR_DIRECTORY,
+    TRANSACTIONS_FILE,
+    "penstock.cleaner",
+    "penstock.cleaner.lock",
+}
 _SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex|txnindex)\Z")
-_OWN_FILES = {META_FILE, BELLS_FILE, "incarnation", "catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm"}
+_DATABASES = ("catalog.sqlite3", "groups.sqlite3")
+_OWN_FILES = {
+    META_FILE,
+    BELLS_FILE,
+    "incarnation",
+    "group-commits",
+    "group-slots",
+    "processes",
+    "transactions",
+    *(name + suffix for name in _DATABASES for suffix in ("", "-wal", "-shm")),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +150,7 @@ def _verify_partition(directory: Path, report: VerifyReport, progress: Callable[
 def _list_foreign_files(directory: Path, bases: list[int], report: VerifyReport) -> None:
     for entry in sorted(directory.iterdir()):
         name = entry.name
-        own = name in (CONTROL_FILE, REPAIR_DIRECTORY) or entry.suffix == ".tmp"
+        own = name in _PARTITION_FILES or entry.suffix in (".tmp", ".cleaned")
         if not own and not (_SEGMENT_NAME.match(name) and int(name[:20]) in bases):
             report.problems.append(Problem(str(entry), -1, "foreign", "not part of the partition"))
 

@@ -21,6 +21,7 @@ from penstock._native.partition import Bell, Bells
 from penstock.clock import Clock, SystemClock
 from penstock.errors import (
     ClosedError,
+    CorruptionError,
     InvalidConfigError,
     InvalidTypeError,
     PenstockError,
@@ -28,6 +29,7 @@ from penstock.errors import (
     UnknownTopicError,
 )
 from penstock.storage.catalog import Catalog
+from penstock.storage.compaction import Compaction, compact
 from penstock.storage.directory import BELLS_FILE, Directory, FileLock, boot_id
 from penstock.storage.group_store import GroupStore
 from penstock.storage.partition_log import PartitionLog
@@ -178,6 +180,22 @@ class Broker:
             raise InvalidTypeError(f"before_offset is {type(before_offset).__name__}; an int is needed")
         return self._log(*partition).delete_before(before_offset)
 
+    def compact(self, topic: str, partition: int | None = None) -> dict[TopicPartition, Compaction]:
+        """Compact a topic's partitions now (default: all), the active segments too; what it did to each.
+
+        Needs `cleanup_policy` `compact` or `compact,delete`. A partition that another process compacts is left out.
+        Raises `UnknownTopicError`, `InvalidConfigError`, `CorruptionError`, `DiskFullError` (nothing is lost).
+        """
+        config = self._topic_config(check_topic_name(topic))
+        if not config.compacts:
+            raise InvalidConfigError(f"cleanup_policy of {topic!r} is {config.cleanup_policy!r}; 'compact' is needed")
+        done = {}
+        for number in range(config.partitions) if partition is None else [partition]:
+            found = compact(self._log(topic, number), self.clock.time_ms(), force=True)
+            if found is not None:
+                done[TopicPartition(topic, number)] = found
+        return done
+
     # --- producing and consuming -----------------------------------------------------------------------------------
 
     def producer(self, **options: Any) -> Producer:
@@ -276,11 +294,19 @@ class Broker:
             if log is None:
                 log = self._open_log(name, number, config)
             enforce_retention(log, self.clock.time_ms())
+            if config.compacts:
+                self._compact_if_due(log)
         except UnknownTopicError:
             _log.debug("topic %s was deleted during maintenance", name)
         finally:
             if passing and log is not None:
                 log.close(durable=False)
+
+    def _compact_if_due(self, log: PartitionLog) -> None:
+        try:
+            compact(log, self.clock.time_ms())
+        except (CorruptionError, OSError):
+            _log.exception("compacting %s failed and will be tried again", log.directory)
 
     def close(self) -> None:
         """Flush producers, close consumers, give preallocated room back, sync (unless `fsync="never"`).

@@ -1,0 +1,325 @@
+"""Log compaction, a batch at a time without the GIL: the newest offset of each key, and batches without older records.
+
+Offsets never change: a batch keeps its range, and where nothing is left of a run of batches, one empty batch keeps theirs,
+so that a cleaned log is as dense as any other. Thread safety: one thread at a time for each object.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
+from libc.string cimport memcpy, memset
+
+from penstock._native.format cimport *
+from penstock._native.records cimport BatchWalker
+from penstock._native.region cimport Region
+
+from crc32c import crc32c as _crc32c
+
+from penstock._native.builder import compressed
+from penstock.errors import CorruptionError
+
+
+cdef extern from *:
+    """
+    static inline uint64_t key_mix(uint64_t a, uint64_t b) {
+        __uint128_t product = (__uint128_t)a * b;
+        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    }
+    /* 64 bits of a key; two seeds give 128, so that no two keys are ever taken for one. */
+    static inline uint64_t key_hash(const char *p, int64_t size, uint64_t seed) {
+        uint64_t word, hash = seed ^ key_mix((uint64_t)size + 0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull);
+        for (; size >= 8; p += 8, size -= 8) {
+            memcpy(&word, p, 8);
+            hash = key_mix(hash ^ word, 0x94d049bb133111ebull) + seed;
+        }
+        word = 0;
+        memcpy(&word, p, (size_t)size);
+        hash = key_mix(hash ^ word, 0xd6e8feb86659fd93ull);
+        return key_mix(hash ^ seed, 0xa0761d6478bd642full);
+    }
+    """
+    uint64_t key_hash(const char *p, int64_t size, uint64_t seed) nogil
+
+
+cdef struct key_entry:
+    uint64_t first
+    uint64_t second  # both 0: free
+    int64_t offset
+
+
+cdef class KeyMap:
+    """`KeyMap(max_bytes, seed)`: key -> newest offset, in at most `max_bytes` of memory."""
+    cdef key_entry *entries
+    cdef int64_t capacity
+    cdef readonly int64_t count
+    cdef int64_t most
+    cdef uint64_t seed
+
+    def __init__(self, int64_t max_bytes, uint64_t seed):
+        self.capacity = 1 << 12
+        self.most = self.capacity
+        while self.most * 2 * <int64_t>sizeof(key_entry) <= max_bytes:
+            self.most *= 2
+        self.seed = seed
+        self.entries = <key_entry *>calloc(self.capacity, sizeof(key_entry))
+        if self.entries == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.entries)
+
+    cdef key_entry *find(self, const char *key, int64_t size) noexcept nogil:
+        """The key's entry, or the free one where it would be."""
+        cdef uint64_t first = key_hash(key, size, self.seed)
+        cdef uint64_t second = key_hash(key, size, ~self.seed) | 1
+        cdef int64_t place = first & (self.capacity - 1)
+        while self.entries[place].second and (self.entries[place].first != first or self.entries[place].second != second):
+            place = (place + 1) & (self.capacity - 1)
+        if not self.entries[place].second:
+            self.entries[place].first = first
+        return &self.entries[place]
+
+    cdef void put(self, const char *key, int64_t size, int64_t offset) noexcept nogil:
+        cdef key_entry *entry = self.find(key, size)
+        if not entry.second:
+            entry.second = key_hash(key, size, ~self.seed) | 1
+            self.count += 1
+        entry.offset = offset
+
+    cdef int64_t newest(self, const char *key, int64_t size) noexcept nogil:
+        """The newest offset of a key, -1 when there is none."""
+        cdef key_entry *entry = self.find(key, size)
+        return entry.offset if entry.second else -1
+
+    cdef bint fits(self, int64_t more) except? 0:
+        """Room for so many more keys, growing if need be."""
+        cdef key_entry *old = self.entries
+        cdef int64_t i, place, before = self.capacity
+        while (self.count + more) * 4 > self.capacity * 3:
+            if self.capacity >= self.most:
+                return False
+            self.capacity *= 2
+        if self.capacity == before:
+            return True
+        self.entries = <key_entry *>calloc(self.capacity, sizeof(key_entry))
+        if self.entries == NULL:
+            self.entries, self.capacity = old, before
+            raise MemoryError()
+        for i in range(before):
+            if old[i].second:
+                place = old[i].first & (self.capacity - 1)
+                while self.entries[place].second:
+                    place = (place + 1) & (self.capacity - 1)
+                self.entries[place] = old[i]
+        free(old)
+        return True
+
+    def add(self, Region region not None, int64_t from_offset, Py_ssize_t limit_bytes, aborted=None):
+        """Take in the region's records from an offset on. The offset up to which it did: less than all when it is full."""
+        cdef BatchWalker walker = BatchWalker(region, limit_bytes)
+        cdef int64_t reached = from_offset
+        cdef bint good = True
+        walker.aborted = aborted
+        while walker.advance():
+            if walker.base_offset + walker.last_offset_delta < from_offset:
+                continue
+            if not walker.hidden:
+                if self.count and not self.fits(walker.count):
+                    return reached
+                self.fits(walker.count)
+                with nogil:
+                    good = self.add_batch(walker.payload, walker.payload_end, walker.count, walker.base_offset, from_offset)
+                if not good:
+                    raise _broken(walker)
+            reached = walker.base_offset + walker.last_offset_delta + 1
+        return reached
+
+    cdef bint add_batch(self, const char *p, const char *end, int64_t count, int64_t base, int64_t least) noexcept nogil:
+        cdef record_fields fields
+        while count > 0:
+            p = record_read(p, end, &fields)
+            if p == NULL:
+                return False
+            if fields.key_length >= 0 and base + fields.offset_delta >= least:
+                self.put(fields.key, fields.key_length, base + fields.offset_delta)
+            count -= 1
+        return True
+
+
+cdef object _broken(BatchWalker walker):
+    return CorruptionError(
+        "a record of the batch contradicts its size", walker.region.path,
+        walker.region.position + (walker.batch - walker.region.data), f"{walker.count} whole records", "other bytes",
+    )
+
+
+cdef class Cleaner:
+    """Rewrites batches without the records that a newer one of their key made obsolete.
+
+    `Cleaner(keys, tombstones_below, tombstones_before_ms, limit_bytes)`: records without a value are dropped as well
+    when their offset is below the one and their timestamp before the other.
+    """
+    cdef KeyMap keys
+    cdef int64_t tombstones_below, tombstones_before_ms
+    cdef Py_ssize_t limit_bytes
+    cdef readonly int64_t kept, removed
+    cdef char *out
+    cdef char *written  # where `filter` stopped
+    cdef Py_ssize_t size, capacity
+    cdef int64_t empty_from, empty_to, empty_ms  # a run of batches of which nothing is left; none when from is -1
+
+    def __init__(self, KeyMap keys not None, int64_t tombstones_below, int64_t tombstones_before_ms, Py_ssize_t limit_bytes):
+        self.keys = keys
+        self.tombstones_below = tombstones_below
+        self.tombstones_before_ms = tombstones_before_ms
+        self.limit_bytes = limit_bytes
+        self.empty_from = -1
+
+    def __dealloc__(self):
+        free(self.out)
+
+    cdef int reserve(self, Py_ssize_t more) except -1:
+        cdef char *grown
+        if self.size + more <= self.capacity:
+            return 0
+        grown = <char *>realloc(self.out, (self.size + more) * 2)
+        if grown == NULL:
+            raise MemoryError()
+        self.out, self.capacity = grown, (self.size + more) * 2
+        return 0
+
+    def clean(self, Region region not None, aborted=None):
+        """What is left of the region's batches, as bytes."""
+        cdef BatchWalker walker = BatchWalker(region, self.limit_bytes)
+        cdef int64_t kept, newest_ms = 0
+        cdef Py_ssize_t start
+        self.size = 0
+        walker.aborted = aborted
+        while walker.advance():
+            if walker.control:
+                self.write_empty()
+                self.copy(walker)
+                continue
+            self.reserve(BATCH_HEADER_BYTES + (walker.payload_end - walker.payload))
+            start = self.size
+            kept = 0
+            if not walker.hidden:
+                with nogil:
+                    kept = self.filter(walker, self.out + start + BATCH_HEADER_BYTES, &newest_ms)
+                if kept < 0:
+                    raise _broken(walker)
+            self.kept += kept
+            self.removed += walker.count - kept
+            if kept == 0:
+                self.leave_out(walker)
+                continue
+            self.size = start  # what was filtered may have to make room for an empty batch
+            if self.empty_from >= 0:
+                self.write_empty()
+                self.reserve(BATCH_HEADER_BYTES + (walker.payload_end - walker.payload))
+                with nogil:
+                    self.filter(walker, self.out + self.size + BATCH_HEADER_BYTES, &newest_ms)
+            if kept == walker.count:
+                self.copy(walker)
+            else:
+                self.finish_batch(walker, kept, newest_ms)
+        return PyBytes_FromStringAndSize(self.out, self.size)
+
+    def finish(self):
+        """The empty batch that is still due, as bytes."""
+        self.size = 0
+        self.write_empty()
+        return PyBytes_FromStringAndSize(self.out, self.size) if self.size else b""
+
+    cdef int64_t filter(self, BatchWalker walker, char *out, int64_t *newest_ms) noexcept nogil:
+        """Copy the records that stay, up to `written`; how many, or -1 when a record contradicts itself."""
+        cdef record_fields fields
+        cdef const char *p = walker.payload
+        cdef const char *begin
+        cdef int64_t left = walker.count, kept = 0, offset, time, newest
+        newest_ms[0] = -1
+        while left > 0:
+            begin = p
+            p = record_read(p, walker.payload_end, &fields)
+            if p == NULL:
+                return -1
+            left -= 1
+            offset = walker.base_offset + fields.offset_delta
+            time = walker.max_timestamp if walker.log_append_time else walker.base_timestamp + fields.timestamp_delta
+            if fields.key_length >= 0:
+                newest = self.keys.newest(fields.key, fields.key_length)
+                if newest > offset:
+                    continue
+                if fields.value_length < 0 and offset < self.tombstones_below and time < self.tombstones_before_ms:
+                    continue
+            memcpy(out, begin, p - begin)
+            out += p - begin
+            kept += 1
+            if time > newest_ms[0]:
+                newest_ms[0] = time
+        self.written = out
+        return kept
+
+    cdef int copy(self, BatchWalker walker) except -1:
+        """The batch as it is."""
+        cdef Py_ssize_t size = walker.next_batch - walker.batch
+        self.reserve(size)
+        memcpy(self.out + self.size, walker.batch, size)
+        self.size += size
+        return 0
+
+    cdef int finish_batch(self, BatchWalker walker, int64_t kept, int64_t newest_ms) except -1:
+        """Header, compression and checksum for the records that `filter` put behind the header's place."""
+        cdef char *batch = self.out + self.size
+        cdef Py_ssize_t size = self.written - batch
+        cdef bytes packed
+        memcpy(batch, walker.batch, BATCH_HEADER_BYTES)
+        if walker.codec:
+            packed = compressed(walker.codec, PyBytes_FromStringAndSize(batch + BATCH_HEADER_BYTES, size - BATCH_HEADER_BYTES))
+            size = BATCH_HEADER_BYTES + PyBytes_GET_SIZE(packed)
+            self.reserve(size)
+            batch = self.out + self.size
+            memcpy(batch + BATCH_HEADER_BYTES, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+        store_be32(batch + BATCH_LENGTH, <uint32_t>(size - BATCH_LOG_OVERHEAD))
+        store_be64(batch + BATCH_MAX_TIMESTAMP, <uint64_t>newest_ms)
+        store_be32(batch + BATCH_COUNT, <uint32_t>kept)
+        self.seal(size)
+        return 0
+
+    cdef int seal(self, Py_ssize_t size) except -1:
+        """Checksum of the batch at the end of the output."""
+        cdef char *batch = self.out + self.size
+        crc = _crc32c(PyBytes_FromStringAndSize(batch + BATCH_ATTRIBUTES, size - BATCH_ATTRIBUTES))
+        store_be32(batch + BATCH_CRC, <uint32_t>crc)
+        self.size += size
+        return 0
+
+    cdef int leave_out(self, BatchWalker walker) except -1:
+        cdef int64_t last = walker.base_offset + walker.last_offset_delta
+        if self.empty_from >= 0 and last - self.empty_from >= INT32_MAX:
+            self.write_empty()
+        if self.empty_from < 0:
+            self.empty_from = walker.base_offset
+        self.empty_to = last
+        self.empty_ms = walker.max_timestamp
+        return 0
+
+    cdef int write_empty(self) except -1:
+        """A batch without records that keeps the offsets of those that are gone."""
+        cdef char *batch
+        if self.empty_from < 0:
+            return 0
+        self.reserve(BATCH_HEADER_BYTES)
+        batch = self.out + self.size
+        memset(batch, 0, BATCH_HEADER_BYTES)
+        store_be64(batch + BATCH_BASE_OFFSET, <uint64_t>self.empty_from)
+        store_be32(batch + BATCH_LENGTH, BATCH_HEADER_BYTES - BATCH_LOG_OVERHEAD)
+        batch[BATCH_MAGIC] = MAGIC_V2
+        store_be32(batch + BATCH_LAST_OFFSET_DELTA, <uint32_t>(self.empty_to - self.empty_from))
+        store_be64(batch + BATCH_BASE_TIMESTAMP, <uint64_t>self.empty_ms)
+        store_be64(batch + BATCH_MAX_TIMESTAMP, <uint64_t>self.empty_ms)
+        store_be64(batch + BATCH_PRODUCER_ID, <uint64_t>-1)
+        store_be16(batch + BATCH_PRODUCER_EPOCH, 0xFFFF)
+        store_be32(batch + BATCH_BASE_SEQUENCE, 0xFFFFFFFF)
+        self.empty_from = -1
+        return self.seal(BATCH_HEADER_BYTES)

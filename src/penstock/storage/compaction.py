@@ -1,0 +1,213 @@
+"""Log compaction: of each key only the newest record stays (Kafka's `cleanup.policy=compact`).
+
+Sealed segments are rewritten one at a time, each in place: offsets, segments and their order stay as they are, and a
+reader goes on in the file that it has mapped. The active segment is never touched.
+
+Crash policy: the cleaned log is on the disk before it takes the old one's name; the indexes are missing in between,
+which readers bear and the next compaction mends. What was being written when the process died, it removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock._native.compact import Cleaner, KeyMap
+from penstock._native.mapping import os_error
+from penstock._native.partition import LogRegion
+from penstock._native.records import DECOMPRESSED_LIMIT_BYTES
+from penstock.storage.directory import FileLock, replace_file
+from penstock.storage.index_file import rebuild_indexes
+from penstock.storage.partition_log import PartitionLog
+from penstock.storage.segment_file import SUFFIXES, segment_file_size, segment_path, sync_directory
+from penstock.storage.segment_scan import scan_segment
+
+CHECKPOINT_FILE = "penstock.cleaner"
+LOCK_FILE = "penstock.cleaner.lock"
+CLEANED = ".cleaned"
+MAP_BYTES = 128 << 20
+REGION_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """What a compaction of one partition did."""
+
+    records_kept: int = 0
+    records_removed: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+def compact(log: PartitionLog, now_ms: int, force: bool = False, map_bytes: int = MAP_BYTES) -> Compaction | None:
+    """Compact a partition if its configuration says that it is due, or `force`; None when it is not.
+
+    One process does it at a time: None as well while another one is at it.
+    """
+    lock = FileLock(log.directory / LOCK_FILE)
+    if not lock.try_acquire():
+        return None
+    try:
+        return _Run(log, now_ms, map_bytes).run(force)
+    finally:
+        lock.release()
+
+
+class _Run:
+    def __init__(self, log: PartitionLog, now_ms: int, map_bytes: int) -> None:
+        self.log, self.now_ms, self.map_bytes = log, now_ms, map_bytes
+        self.limit_bytes = DECOMPRESSED_LIMIT_BYTES + log.config.max_message_bytes
+        self.cleaned_to = _read_checkpoint(log.directory)
+
+    def run(self, force: bool) -> Compaction | None:
+        self._mend()
+        self._roll_if_overdue(force)
+        state = self.log._state()
+        bases = [base for base in self.log.segments() if base < state["active_base_offset"]]
+        ends = dict(itertools.pairwise([*bases, state["active_base_offset"]]))
+        stable = self.log.last_stable_offset
+        bases = [base for base in bases if ends[base] <= stable and self._old_enough(base)]
+        dirty = [base for base in bases if ends[base] > self.cleaned_to]
+        if not dirty or not (force or self._due(bases, dirty)):
+            return None
+        keys, reached = self._map_keys(max(self.cleaned_to, dirty[0]), ends[dirty[-1]])
+        done = Compaction()
+        for base in bases:
+            if base >= reached:
+                break
+            done = self._clean(base, ends[base], keys, done)
+        _write_checkpoint(self.log.directory, reached)
+        return done
+
+    def _due(self, bases: list[int], dirty: list[int]) -> bool:
+        config = self.log.config
+        size = {base: max(segment_file_size(self.log.directory, base, ".log"), 0) for base in bases}
+        total = sum(size.values())
+        if total and sum(size[base] for base in dirty) / total >= config.min_cleanable_dirty_ratio:
+            return True
+        first = self.log.fetch(max(dirty[0], self.log.log_start_offset), 1)
+        return first is not None and self.now_ms - _first_timestamp_ms(first) > config.max_compaction_lag_ms
+
+    def _old_enough(self, base: int) -> bool:
+        lag_ms = self.log.config.min_compaction_lag_ms
+        return lag_ms == 0 or self.now_ms - self.log._newest_timestamp(base, self.log._state()) >= lag_ms
+
+    def _roll_if_overdue(self, force: bool) -> None:
+        """The active segment is sealed when asked for, or when its records may not wait any longer."""
+        state = self.log._state()
+        overdue = self.now_ms - state["first_timestamp_ms"] > self.log.config.max_compaction_lag_ms
+        if state["end_position"] and (force or overdue):
+            self.log.roll_active()
+
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    def _map_keys(self, start: int, end: int) -> tuple[KeyMap, int]:
+        """The newest offset of each key in [start, end), and how far the map's memory reached."""
+        keys = KeyMap(self.map_bytes, secrets.randbits(64))
+        for region in self._regions(max(start, self.log.log_start_offset), end):
+            stop = min(region.next_offset, end)
+            reached = keys.add(region, start, self.limit_bytes, self.log.aborted_in(start, stop))
+            start = max(reached, start)
+            if reached < stop:
+                return keys, reached
+        return keys, end
+
+    def _regions(self, start: int, end: int) -> Iterator[LogRegion]:
+        region: LogRegion | None = None
+        while start < end:
+            region = self.log.fetch(start, REGION_BYTES, region, end)
+            if region is None:
+                return
+            yield region
+            start = region.next_offset
+
+    # --- segments ----------------------------------------------------------------------------------------------------
+
+    def _clean(self, base: int, end: int, keys: KeyMap, done: Compaction) -> Compaction:
+        config = self.log.config
+        cleaner = Cleaner(keys, self.cleaned_to, self.now_ms - config.delete_retention_ms, self.limit_bytes)
+        path = segment_path(self.log.directory, base, ".log")
+        cleaned = path.with_name(path.name + CLEANED)
+        before = max(segment_file_size(self.log.directory, base, ".log"), 0)
+        start = max(base, self.log.log_start_offset)
+        try:
+            with open(cleaned, "wb") as out:
+                if start > base:  # the records below were deleted, and are not read any more: they stay as they are
+                    out.write(path.read_bytes()[: self._position_of(start)])
+                for region in self._regions(start, end):
+                    out.write(cleaner.clean(region, self.log.aborted_in(start, region.next_offset)))
+                out.write(cleaner.finish())
+                out.flush()
+                os.fsync(out.fileno())
+        except OSError as error:
+            cleaned.unlink(missing_ok=True)
+            raise os_error(error.errno or 0, str(cleaned), "writing") from error
+        after = cleaned.stat().st_size
+        if cleaner.removed or after < before:
+            self._replace(base, path, cleaned)
+        else:
+            cleaned.unlink()
+            after = before
+        return Compaction(
+            done.records_kept + cleaner.kept,
+            done.records_removed + cleaner.removed,
+            done.bytes_before + before,
+            done.bytes_after + after,
+        )
+
+    def _position_of(self, offset: int) -> int:
+        region = self.log.fetch(offset, 1)
+        return 0 if region is None else int(region.position)
+
+    def _replace(self, base: int, path: Path, cleaned: Path) -> None:
+        """Let the cleaned log take the old one's place. Readers open files under the writer lock."""
+        scan = scan_segment(cleaned, base, check_crc=False)
+        if scan.problem is not None:
+            raise scan.problem
+        log = self.log
+        log._lock()
+        try:
+            for suffix in SUFFIXES[1:]:
+                segment_path(log.directory, base, suffix).unlink(missing_ok=True)
+            os.replace(cleaned, path)
+            rebuild_indexes(path, base, scan.batches)
+            log._publish({"generation": log._state()["generation"] + 1})
+        finally:
+            log._unlock()
+        log._segments.pop(base, None)
+        sync_directory(log.directory)
+
+    def _mend(self) -> None:
+        """After a crash: remove what was being written, and make the indexes that are missing."""
+        for left in self.log.directory.glob("*" + CLEANED):
+            left.unlink(missing_ok=True)
+        state = self.log._state()
+        for base in self.log.segments():
+            sizes = [segment_file_size(self.log.directory, base, suffix) for suffix in SUFFIXES]
+            if base < state["active_base_offset"] and sizes[0] >= 0 and min(sizes[1:]) < 0:
+                path = segment_path(self.log.directory, base, ".log")
+                with contextlib.suppress(FileNotFoundError):
+                    rebuild_indexes(path, base, scan_segment(path, base, check_crc=False).batches)
+
+
+def _first_timestamp_ms(region: LogRegion) -> int:
+    return int.from_bytes(bytes(region)[27:35], "big", signed=True)
+
+
+def _read_checkpoint(directory: Path) -> int:
+    """Everything below this offset was compacted once."""
+    try:
+        found = json.loads((directory / CHECKPOINT_FILE).read_text())["cleaned_to"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return 0
+    return found if isinstance(found, int) else 0
+
+
+def _write_checkpoint(directory: Path, offset: int) -> None:
+    replace_file(directory / CHECKPOINT_FILE, json.dumps({"cleaned_to": offset}), True)
