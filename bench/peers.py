@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.compaction import CompactionBench
 from bench.endurance import Endurance
 from bench.environment import environment
 from bench.groups import Groups
@@ -19,7 +20,7 @@ from bench.reading import Reading
 from bench.transactions import TransactionBench
 from bench.writing import Writing
 
-PARTS = ("writing", "reading", "latency", "opening", "groups", "transactions", "endurance")
+PARTS = ("writing", "reading", "latency", "opening", "groups", "transactions", "compaction", "endurance")
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 
@@ -74,6 +75,8 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += Groups(directory, records, rounds, quick).run()
     if only in (None, "transactions"):
         results += TransactionBench(directory, records, rounds).run()
+    if only in (None, "compaction"):
+        results += CompactionBench(directory, records, full).run()
     if only == "endurance" or full:
         results += Endurance(directory, full and not quick).run()
     return results
