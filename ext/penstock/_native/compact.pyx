@@ -39,6 +39,21 @@ cdef extern from *:
     }
     """
     uint64_t key_hash(const char *p, int64_t size, uint64_t seed) nogil
+    void prefetch "__builtin_prefetch"(const void *p) nogil
+
+
+cdef enum:
+    BLOCK = 32  # records whose keys are looked up together, so that they wait for memory together
+
+
+cdef struct keyed_record:
+    const char *begin
+    const char *end
+    int64_t offset
+    int64_t time
+    uint64_t first
+    uint64_t second  # 0: no key
+    bint null_value
 
 
 cdef struct key_entry:
@@ -68,35 +83,39 @@ cdef class KeyMap:
     def __dealloc__(self):
         free(self.entries)
 
-    cdef key_entry *find(self, const char *key, int64_t size) noexcept nogil:
+    cdef key_entry *find(self, uint64_t first, uint64_t second) noexcept nogil:
         """The key's entry, or the free one where it would be."""
-        cdef uint64_t first = key_hash(key, size, self.seed)
-        cdef uint64_t second = key_hash(key, size, ~self.seed) | 1
         cdef int64_t place = first & (self.capacity - 1)
         while self.entries[place].second and (self.entries[place].first != first or self.entries[place].second != second):
             place = (place + 1) & (self.capacity - 1)
-        if not self.entries[place].second:
-            self.entries[place].first = first
         return &self.entries[place]
 
-    cdef void put(self, const char *key, int64_t size, int64_t offset) noexcept nogil:
-        cdef key_entry *entry = self.find(key, size)
-        if not entry.second:
-            entry.second = key_hash(key, size, ~self.seed) | 1
-            self.count += 1
-        entry.offset = offset
-
-    cdef int64_t newest(self, const char *key, int64_t size) noexcept nogil:
-        """The newest offset of a key, -1 when there is none."""
-        cdef key_entry *entry = self.find(key, size)
-        return entry.offset if entry.second else -1
+    cdef const char *read_block(self, BatchWalker walker, const char *p, int64_t count, keyed_record *out) noexcept nogil:
+        """Parse so many records and hash their keys. Where the next one begins, or NULL when one contradicts itself."""
+        cdef record_fields fields
+        cdef int64_t i
+        for i in range(count):
+            out[i].begin = p
+            p = record_read(p, walker.payload_end, &fields)
+            if p == NULL:
+                return NULL
+            out[i].end = p
+            out[i].offset = walker.base_offset + fields.offset_delta
+            out[i].time = walker.max_timestamp if walker.log_append_time else walker.base_timestamp + fields.timestamp_delta
+            out[i].null_value = fields.value_length < 0
+            out[i].second = 0
+            if fields.key_length >= 0:
+                out[i].first = key_hash(fields.key, fields.key_length, self.seed)
+                out[i].second = key_hash(fields.key, fields.key_length, ~self.seed) | 1
+                prefetch(&self.entries[out[i].first & (self.capacity - 1)])
+        return p
 
     cdef bint fits(self, int64_t more) except? 0:
-        """Room for so many more keys, growing if need be."""
+        """Room for so many more keys, growing if need be; an empty map takes any one batch."""
         cdef key_entry *old = self.entries
         cdef int64_t i, place, before = self.capacity
         while (self.count + more) * 4 > self.capacity * 3:
-            if self.capacity >= self.most:
+            if self.capacity >= self.most and self.count:
                 return False
             self.capacity *= 2
         if self.capacity == before:
@@ -124,25 +143,33 @@ cdef class KeyMap:
             if walker.base_offset + walker.last_offset_delta < from_offset:
                 continue
             if not walker.hidden:
-                if self.count and not self.fits(walker.count):
+                if not self.fits(walker.count):
                     return reached
-                self.fits(walker.count)
                 with nogil:
-                    good = self.add_batch(walker.payload, walker.payload_end, walker.count, walker.base_offset, from_offset)
+                    good = self.add_batch(walker, from_offset)
                 if not good:
                     raise _broken(walker)
             reached = walker.base_offset + walker.last_offset_delta + 1
         return reached
 
-    cdef bint add_batch(self, const char *p, const char *end, int64_t count, int64_t base, int64_t least) noexcept nogil:
-        cdef record_fields fields
-        while count > 0:
-            p = record_read(p, end, &fields)
+    cdef bint add_batch(self, BatchWalker walker, int64_t least) noexcept nogil:
+        cdef keyed_record block[BLOCK]
+        cdef key_entry *entry
+        cdef const char *p = walker.payload
+        cdef int64_t left = walker.count, size, i
+        while left > 0:
+            size = min(left, <int64_t>BLOCK)
+            p = self.read_block(walker, p, size, block)
             if p == NULL:
                 return False
-            if fields.key_length >= 0 and base + fields.offset_delta >= least:
-                self.put(fields.key, fields.key_length, base + fields.offset_delta)
-            count -= 1
+            for i in range(size):
+                if block[i].second and block[i].offset >= least:
+                    entry = self.find(block[i].first, block[i].second)
+                    if not entry.second:
+                        entry.first, entry.second = block[i].first, block[i].second
+                        self.count += 1
+                    entry.offset = block[i].offset
+            left -= size
         return True
 
 
@@ -233,30 +260,31 @@ cdef class Cleaner:
 
     cdef int64_t filter(self, BatchWalker walker, char *out, int64_t *newest_ms) noexcept nogil:
         """Copy the records that stay, up to `written`; how many, or -1 when a record contradicts itself."""
-        cdef record_fields fields
+        cdef keyed_record block[BLOCK]
+        cdef key_entry *entry
         cdef const char *p = walker.payload
-        cdef const char *begin
-        cdef int64_t left = walker.count, kept = 0, offset, time, newest
+        cdef int64_t left = walker.count, kept = 0, size, i
         newest_ms[0] = -1
         while left > 0:
-            begin = p
-            p = record_read(p, walker.payload_end, &fields)
+            size = min(left, <int64_t>BLOCK)
+            p = self.keys.read_block(walker, p, size, block)
             if p == NULL:
                 return -1
-            left -= 1
-            offset = walker.base_offset + fields.offset_delta
-            time = walker.max_timestamp if walker.log_append_time else walker.base_timestamp + fields.timestamp_delta
-            if fields.key_length >= 0:
-                newest = self.keys.newest(fields.key, fields.key_length)
-                if newest > offset:
-                    continue
-                if fields.value_length < 0 and offset < self.tombstones_below and time < self.tombstones_before_ms:
-                    continue
-            memcpy(out, begin, p - begin)
-            out += p - begin
-            kept += 1
-            if time > newest_ms[0]:
-                newest_ms[0] = time
+            for i in range(size):
+                if block[i].second:
+                    entry = self.keys.find(block[i].first, block[i].second)
+                    if entry.second and entry.offset > block[i].offset:
+                        continue
+                    if (
+                        block[i].null_value and block[i].offset < self.tombstones_below
+                        and block[i].time < self.tombstones_before_ms
+                    ):
+                        continue
+                memcpy(out, block[i].begin, block[i].end - block[i].begin)
+                out += block[i].end - block[i].begin
+                kept += 1
+                newest_ms[0] = max(newest_ms[0], block[i].time)
+            left -= size
         self.written = out
         return kept
 
