@@ -21,24 +21,42 @@ from penstock.errors import CorruptionError
 
 cdef extern from *:
     """
-    static inline uint64_t key_mix(uint64_t a, uint64_t b) {
-        __uint128_t product = (__uint128_t)a * b;
-        return (uint64_t)product ^ (uint64_t)(product >> 64);
+    typedef struct { uint64_t first, second; } key_digest;
+    static inline key_digest key_step(key_digest state, uint64_t word) {
+        __uint128_t product = (__uint128_t)(state.first ^ word) * 0x9e3779b97f4a7c15ull;
+        key_digest next = {(uint64_t)product ^ state.second, (uint64_t)(product >> 64) + state.second * 0xbf58476d1ce4e5b9ull};
+        return next;
     }
-    /* 64 bits of a key; two seeds give 128, so that no two keys are ever taken for one. */
-    static inline uint64_t key_hash(const char *p, int64_t size, uint64_t seed) {
-        uint64_t word, hash = seed ^ key_mix((uint64_t)size + 0x9e3779b97f4a7c15ull, 0xbf58476d1ce4e5b9ull);
+    /* 128 bits of a key, so that no two keys are ever taken for one; the seed is a secret of each run. */
+    static inline key_digest key_hash(const char *p, int64_t size, uint64_t seed) {
+        key_digest state = {seed ^ (uint64_t)size, ~seed};
+        uint64_t word;
         for (; size >= 8; p += 8, size -= 8) {
             memcpy(&word, p, 8);
-            hash = key_mix(hash ^ word, 0x94d049bb133111ebull) + seed;
+            state = key_step(state, word);
         }
-        word = 0;
-        memcpy(&word, p, (size_t)size);
-        hash = key_mix(hash ^ word, 0xd6e8feb86659fd93ull);
-        return key_mix(hash ^ seed, 0xa0761d6478bd642full);
+        if (size) {
+            word = 0;
+            memcpy(&word, p, (size_t)size);
+            state = key_step(state, word);
+        }
+        state = key_step(state, 0x94d049bb133111ebull);
+        state = key_step(state, seed);
+        state.second |= 1; /* 0 is free */
+        return state;
+    }
+    static inline int bits_all_set(const uint64_t *bits, int64_t from, int64_t to) {
+        for (; from < to && (from & 63); from++) if (!(bits[from >> 6] >> (from & 63) & 1)) return 0;
+        for (; to - from >= 64; from += 64) if (~bits[from >> 6]) return 0;
+        for (; from < to; from++) if (!(bits[from >> 6] >> (from & 63) & 1)) return 0;
+        return 1;
     }
     """
-    uint64_t key_hash(const char *p, int64_t size, uint64_t seed) nogil
+    ctypedef struct key_digest:
+        uint64_t first
+        uint64_t second
+    key_digest key_hash(const char *p, int64_t size, uint64_t seed) nogil
+    int bits_all_set(const uint64_t *bits, int64_t start, int64_t stop) nogil
     void prefetch "__builtin_prefetch"(const void *p) nogil
 
 
@@ -51,42 +69,58 @@ cdef struct keyed_record:
     const char *end
     int64_t offset
     int64_t time
-    uint64_t first
-    uint64_t second  # 0: no key
+    key_digest key  # second 0: no key
     bint null_value
 
 
 cdef struct key_entry:
-    uint64_t first
-    uint64_t second  # both 0: free
+    key_digest key  # second 0: free
     int64_t offset
 
 
 cdef class KeyMap:
-    """`KeyMap(max_bytes, seed)`: key -> newest offset, in at most `max_bytes` of memory."""
+    """`KeyMap(max_bytes, seed, start, end)`: key -> newest offset, in at most `max_bytes` of memory.
+
+    Of the records in [start, end) it also notes which are obsolete, a bit each, so that they need not be looked at again.
+    """
     cdef key_entry *entries
     cdef int64_t capacity
     cdef readonly int64_t count
     cdef int64_t most
     cdef uint64_t seed
+    cdef uint64_t *obsolete
+    cdef int64_t start, end
 
-    def __init__(self, int64_t max_bytes, uint64_t seed):
+    def __init__(self, int64_t max_bytes, uint64_t seed, int64_t start, int64_t end):
         self.capacity = 1 << 12
         self.most = self.capacity
         while self.most * 2 * <int64_t>sizeof(key_entry) <= max_bytes:
             self.most *= 2
         self.seed = seed
         self.entries = <key_entry *>calloc(self.capacity, sizeof(key_entry))
-        if self.entries == NULL:
+        self.start, self.end = start, max(end, start)
+        self.obsolete = <uint64_t *>calloc((self.end - self.start) // 64 + 1, 8)
+        if self.entries == NULL or self.obsolete == NULL:
             raise MemoryError()
 
     def __dealloc__(self):
         free(self.entries)
+        free(self.obsolete)
 
-    cdef key_entry *find(self, uint64_t first, uint64_t second) noexcept nogil:
+    cdef bint is_obsolete(self, int64_t offset) noexcept nogil:
+        """Whether a record of the noted range has a newer one."""
+        return self.obsolete[(offset - self.start) >> 6] >> ((offset - self.start) & 63) & 1
+
+    cdef bint all_obsolete(self, int64_t first, int64_t last) noexcept nogil:
+        """Whether all records from `first` to `last` are noted as obsolete."""
+        return self.start <= first and last < self.end and bits_all_set(self.obsolete, first - self.start, last + 1 - self.start)
+
+    cdef key_entry *find(self, key_digest key) noexcept nogil:
         """The key's entry, or the free one where it would be."""
-        cdef int64_t place = first & (self.capacity - 1)
-        while self.entries[place].second and (self.entries[place].first != first or self.entries[place].second != second):
+        cdef int64_t place = key.first & (self.capacity - 1)
+        while self.entries[place].key.second and (
+            self.entries[place].key.first != key.first or self.entries[place].key.second != key.second
+        ):
             place = (place + 1) & (self.capacity - 1)
         return &self.entries[place]
 
@@ -103,11 +137,10 @@ cdef class KeyMap:
             out[i].offset = walker.base_offset + fields.offset_delta
             out[i].time = walker.max_timestamp if walker.log_append_time else walker.base_timestamp + fields.timestamp_delta
             out[i].null_value = fields.value_length < 0
-            out[i].second = 0
+            out[i].key.second = 0
             if fields.key_length >= 0:
-                out[i].first = key_hash(fields.key, fields.key_length, self.seed)
-                out[i].second = key_hash(fields.key, fields.key_length, ~self.seed) | 1
-                prefetch(&self.entries[out[i].first & (self.capacity - 1)])
+                out[i].key = key_hash(fields.key, fields.key_length, self.seed)
+                prefetch(&self.entries[out[i].key.first & (self.capacity - 1)])
         return p
 
     cdef bint fits(self, int64_t more) except? 0:
@@ -125,9 +158,9 @@ cdef class KeyMap:
             self.entries, self.capacity = old, before
             raise MemoryError()
         for i in range(before):
-            if old[i].second:
-                place = old[i].first & (self.capacity - 1)
-                while self.entries[place].second:
+            if old[i].key.second:
+                place = old[i].key.first & (self.capacity - 1)
+                while self.entries[place].key.second:
                     place = (place + 1) & (self.capacity - 1)
                 self.entries[place] = old[i]
         free(old)
@@ -163,11 +196,13 @@ cdef class KeyMap:
             if p == NULL:
                 return False
             for i in range(size):
-                if block[i].second and block[i].offset >= least:
-                    entry = self.find(block[i].first, block[i].second)
-                    if not entry.second:
-                        entry.first, entry.second = block[i].first, block[i].second
+                if block[i].key.second and block[i].offset >= least:
+                    entry = self.find(block[i].key)
+                    if not entry.key.second:
+                        entry.key = block[i].key
                         self.count += 1
+                    elif self.start <= entry.offset < self.end:
+                        self.obsolete[(entry.offset - self.start) >> 6] |= <uint64_t>1 << ((entry.offset - self.start) & 63)
                     entry.offset = block[i].offset
             left -= size
         return True
@@ -222,7 +257,10 @@ cdef class Cleaner:
         cdef Py_ssize_t start
         self.size = 0
         walker.aborted = aborted
-        while walker.advance():
+        while True:
+            self.skip(walker)
+            if not walker.advance():
+                break
             if walker.control:
                 self.write_empty()
                 self.copy(walker)
@@ -238,7 +276,7 @@ cdef class Cleaner:
             self.kept += kept
             self.removed += walker.count - kept
             if kept == 0:
-                self.leave_out(walker)
+                self.leave_out(walker.base_offset, walker.base_offset + walker.last_offset_delta, walker.max_timestamp)
                 continue
             self.size = start  # what was filtered may have to make room for an empty batch
             if self.empty_from >= 0:
@@ -271,10 +309,14 @@ cdef class Cleaner:
             if p == NULL:
                 return -1
             for i in range(size):
-                if block[i].second:
-                    entry = self.keys.find(block[i].first, block[i].second)
-                    if entry.second and entry.offset > block[i].offset:
+                if self.keys.start <= block[i].offset < self.keys.end:
+                    if self.keys.is_obsolete(block[i].offset):
                         continue
+                elif block[i].key.second:
+                    entry = self.keys.find(block[i].key)
+                    if entry.key.second and entry.offset > block[i].offset:
+                        continue
+                if block[i].key.second:
                     if (
                         block[i].null_value and block[i].offset < self.tombstones_below
                         and block[i].time < self.tombstones_before_ms
@@ -322,14 +364,28 @@ cdef class Cleaner:
         self.size += size
         return 0
 
-    cdef int leave_out(self, BatchWalker walker) except -1:
-        cdef int64_t last = walker.base_offset + walker.last_offset_delta
+    cdef int skip(self, BatchWalker walker) except -1:
+        """Pass the batches of which every record is noted as obsolete: reading the keys has checked them before."""
+        cdef const char *p = walker.next_batch
+        cdef int64_t base, delta, count
+        while walker.end - p >= BATCH_HEADER_BYTES:
+            base, delta = <int64_t>load_be64(p), <int32_t>load_be32(p + BATCH_LAST_OFFSET_DELTA)
+            count = <int32_t>load_be32(p + BATCH_COUNT)
+            if count != delta + 1 or not self.keys.all_obsolete(base, base + delta):
+                break
+            self.removed += count
+            self.leave_out(base, base + delta, <int64_t>load_be64(p + BATCH_MAX_TIMESTAMP))
+            p += <int64_t><int32_t>load_be32(p + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
+        walker.next_batch = p
+        return 0
+
+    cdef int leave_out(self, int64_t first, int64_t last, int64_t newest_ms) except -1:
         if self.empty_from >= 0 and last - self.empty_from >= INT32_MAX:
             self.write_empty()
         if self.empty_from < 0:
-            self.empty_from = walker.base_offset
+            self.empty_from = first
         self.empty_to = last
-        self.empty_ms = walker.max_timestamp
+        self.empty_ms = newest_ms
         return 0
 
     cdef int write_empty(self) except -1:

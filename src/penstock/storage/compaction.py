@@ -33,6 +33,7 @@ LOCK_FILE = "penstock.cleaner.lock"
 CLEANED = ".cleaned"
 MAP_BYTES = 128 << 20
 REGION_BYTES = 1 << 20
+NOTED_RECORDS = 1 << 28  # 32 MiB of bits; more are left for the next run
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class _Run:
 
     def _map_keys(self, start: int, end: int) -> tuple[KeyMap, int]:
         """The newest offset of each key in [start, end), and how far the map's memory reached."""
-        keys = KeyMap(self.map_bytes, secrets.randbits(64))
+        end = min(end, start + NOTED_RECORDS)
+        keys = KeyMap(self.map_bytes, secrets.randbits(64), start, end)
         for region in self._regions(max(start, self.log.log_start_offset), end):
             stop = min(region.next_offset, end)
             reached = keys.add(region, start, self.limit_bytes, self.log.aborted_in(start, stop))
