@@ -77,7 +77,7 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += TransactionBench(directory, records, rounds).run()
     if only in (None, "compaction"):
         results += CompactionBench(directory, records, full).run()
-    if only == "endurance" or full:
+    if only == "endurance" or (full and only is None):
         results += Endurance(directory, full and not quick).run()
     return results
 
