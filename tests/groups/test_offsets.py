@@ -114,7 +114,7 @@ class TestReset:
         [
             ({"to": "earliest"}, 0), ({"to": "latest"}, 10), ({"to": 4}, 4), ({"to": 99}, 10), ({"shift_by": -2}, 3),
             ({"shift_by": -50}, 0), ({"to": datetime.fromtimestamp(1006, UTC)}, 6),
-            ({"to": datetime.fromtimestamp(5000, UTC)}, 10), ({"to": timedelta(days=1)}, 10),
+            ({"to": datetime.fromtimestamp(5000, UTC)}, 10), ({"to": timedelta(days=1)}, 10), ({"to": 10**11}, 10),
         ],
     )  # fmt: skip
     def test_everywhere(self, broker: penstock.Broker, options: dict[str, object], expected: int) -> None:

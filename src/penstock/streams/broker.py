@@ -239,8 +239,9 @@ class Broker:
     ) -> dict[TopicPartition, int]:
         """Set a group's committed offsets in a topic; returns them (`dry_run`: without setting them).
 
-        `to`: "earliest", "latest", "by_duration:PT1H", an offset (int), a point in time (`datetime`) or so long ago
-        (`timedelta`); or `shift_by` records, back when negative. Kept inside what is stored. `partitions`: default all.
+        `to`: "earliest", "latest", "by_duration:PT1H", an offset (int), a point in time (`datetime`, or an int of
+        milliseconds since the epoch, from 10**11 on) or so long ago (`timedelta`);
+        or `shift_by` records, back when negative. Kept inside what is stored. `partitions`: default all.
         The group may be reading: its members go on at the new offsets (`on_lost`, then `on_assigned`), and a commit of
         what they read before is refused. A group that does not exist is made.
 

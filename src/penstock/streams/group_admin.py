@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.records import RecordCursor
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from penstock.storage.partition_log import PartitionLog
     from penstock.streams.broker import Broker
 
+TIMESTAMP_FROM = 10**11  # an int from here on is milliseconds since the epoch (1973), not an offset
+TIMESTAMP_MAX = 253_402_300_799_000  # the year 9999
 OFFSETS_RETENTION_MS = 7 * 86_400_000
 
 
@@ -173,6 +175,8 @@ class GroupAdmin:
 
     def _target(self, log: PartitionLog, to: Any) -> int:
         clock = self._broker.clock
+        if isinstance(to, int) and to >= TIMESTAMP_FROM:
+            to = datetime.fromtimestamp(min(to, TIMESTAMP_MAX) / 1000, UTC)
         if isinstance(to, int) and not isinstance(to, bool):
             if not 0 <= to <= OFFSET_MAX:
                 raise InvalidArgumentError(f"to is {to}; an offset from 0 to {OFFSET_MAX} is allowed")
