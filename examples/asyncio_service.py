@@ -1,6 +1,6 @@
 """A service on asyncio: requests are stored at once, a background task works them off in a consumer group.
 
-Run it: `python examples/asyncio_service.py`. With FastAPI, `place` is the body of a route and `work` starts in the lifespan.
+Run it: `python examples/asyncio_service.py`. With FastAPI, a route does `place`, and the lifespan starts `work`.
 """
 
 from __future__ import annotations

@@ -286,6 +286,31 @@ class TestNumbers:
             plain.flush()
             assert self.headers(broker, 0) == [(-1, -1, -1)]
 
+    def test_a_named_producer_goes_on_where_it_was(self, broker: penstock.Broker) -> None:
+        items = [b"%d" % n for n in range(100)]
+        for stop in (30, 30, 100):
+            producer = broker.producer(name="importer")
+            done = producer.last_sequence(PLACES[1]) + 1
+            producer.send_many("out", items[done:stop], partition=1)
+            producer.flush()
+        assert values(broker) == sorted(items)
+        assert self.headers(broker, 1) == [(producer.producer_id, 1, 0), (producer.producer_id, 3, 30)]
+
+    def test_a_name_has_one_producer_at_a_time(self, broker: penstock.Broker) -> None:
+        old, new = broker.producer(name="n"), broker.producer(name="n")
+        new.send("out", b"new", partition=0)
+        new.flush()
+        old.send("out", b"old", partition=0)
+        with pytest.raises(FencedError):
+            old.flush()
+        old.purge()
+        assert values(broker) == [b"new"]
+        for options in ({"name": ""}, {"name": "n", "transactional_id": "t"}, {"name": 5}):
+            with pytest.raises(penstock.PenstockError):
+                broker.producer(**options)
+        with broker.producer() as plain, pytest.raises(InvalidConfigError, match="name"):
+            plain.last_sequence(PLACES[0])
+
     def test_a_batch_whose_sync_failed_is_not_stored_twice(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

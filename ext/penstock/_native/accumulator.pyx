@@ -45,13 +45,13 @@ cdef class Accumulator:
         self._pool = []
         self._producer_id = -1
 
-    def _identify(self, int64_t producer_id, int64_t epoch, WordTable fences, int64_t fence):
-        """Number the batches (KIP-98). With `fences`, they are transactional, and refused once that word is not `epoch`."""
+    def _identify(self, int64_t producer_id, int64_t epoch, WordTable fences, int64_t fence, bint transactional):
+        """Number the batches (KIP-98). With `fences`, they are refused once that word is not `epoch`."""
         self._producer_id = producer_id
         self._epoch = epoch
         self._fences = fences
         self._fence = fence
-        self._transactional = fences is not None
+        self._transactional = transactional
 
     @property
     def producer_id(self):
@@ -355,10 +355,10 @@ cdef class Accumulator:
         cdef BatchBuilder builder
         cdef const int64_t *fence = NULL
         stored = []
-        if self._transactional:
+        if self._fences is not None:
             fence = self._fences.at(self._fence)
-            if not lane.enlisted:
-                self._enlist()
+        if self._transactional and not lane.enlisted:
+            self._enlist()
         try:
             with lane.lock:
                 while lane.waiting:

@@ -20,7 +20,7 @@ cdef class Lane:
     cdef BatchBuilder builder
     cdef list callbacks
     cdef readonly double began
-    cdef int32_t sequence  # of the next record (KIP-98)
+    cdef public int32_t sequence  # of the next record (KIP-98)
     cdef public bint enlisted  # in the open transaction
     cdef int retire(self) except -1
 

@@ -20,6 +20,7 @@ class Lane:
     lock: Lock
     began: float
     enlisted: bool
+    sequence: int
     def __init__(self, source: Source, log: Partition) -> None: ...
     @property
     def open_records(self) -> int: ...

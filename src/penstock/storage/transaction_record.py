@@ -28,9 +28,9 @@ _TOKEN_AT, _TOKEN_BYTES = 256, 32
 _LIST_AT, _OFFSETS_AT, _FILE_BYTES = 4096, 1 << 19, 1 << 20
 
 
-def record_path(directory: Path, transactional_id: str) -> Path:
-    """Where the record of a transactional id lies."""
-    return directory / "transactions" / (quote(transactional_id, safe="") + SUFFIX)
+def record_path(directory: Path, name: str, kind: str = "transactions") -> Path:
+    """Where the record of a transactional id lies, or (`producers`) that of a producer's name."""
+    return directory / kind / (quote(name, safe="") + SUFFIX)
 
 
 class TransactionRecord:

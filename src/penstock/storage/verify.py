@@ -40,6 +40,7 @@ _OWN_FILES = {
     "group-commits",
     "group-slots",
     "processes",
+    "producers",
     "transactions",
     *(name + suffix for name in _DATABASES for suffix in ("", "-wal", "-shm")),
 }

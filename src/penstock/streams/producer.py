@@ -21,9 +21,12 @@ from penstock.errors import (
     TransactionStateError,
 )
 from penstock.storage import compression
+from penstock.storage.producer_sequence import last_sequence
 from penstock.storage.topic_config import check_topic_name
+from penstock.storage.transaction_record import EPOCH, TransactionRecord, record_path
 from penstock.streams.lanes import open_lanes
 from penstock.streams.linger import Linger
+from penstock.streams.topic_partition import TopicPartition, checked_partition
 from penstock.streams.transaction import Transaction, check_transactional_id
 
 if TYPE_CHECKING:
@@ -45,6 +48,8 @@ class Producer(Accumulator):
 
     `enable_idempotence`: batches carry a producer id, an epoch and sequence numbers (KIP-98; default True). Either way
     what was stored is not stored again by a retry.
+    `name`: the producer id outlives the process, so that a restarted one knows by `last_sequence` what was stored, and
+    sends only the rest. One producer has a name at a time: making one fences the older one, in whatever process.
     `transactional_id`: records come in transactions, see `transaction`. One producer has an id at a time: making one
     fences the older one, in whatever process, and finishes what it left. `transaction_timeout_ms`: a transaction that
     takes longer is aborted and its producer fenced (default 60,000; at most 900,000).
@@ -62,6 +67,7 @@ class Producer(Accumulator):
         partitioner: Partitioner | None = None,
         buffer_memory: int = 32 << 20,
         enable_idempotence: bool = True,
+        name: str | None = None,
         transactional_id: str | None = None,
         transaction_timeout_ms: int = 60_000,
     ) -> None:
@@ -73,18 +79,23 @@ class Producer(Accumulator):
         self._codec = None if compression_type is None else compression.codec_id(_check_str(compression_type))
         if self._codec is not None:
             compression.require(self._codec)
-        if transactional_id is not None and not enable_idempotence:
-            raise InvalidConfigError("enable_idempotence is False; transactions need True")
+        if (transactional_id is not None or name is not None) and not enable_idempotence:
+            raise InvalidConfigError("enable_idempotence is False; name and transactional_id need True")
+        if transactional_id is not None and name is not None:
+            raise InvalidConfigError(f"name is {name!r} and transactional_id is {transactional_id!r}; give one of them")
         _check_int("transaction_timeout_ms", transaction_timeout_ms, 1, 900_000)
         self.linger_s = linger_ms / 1000
         self._linger: Linger | None = None
         self._linger_lock = threading.Lock()
         super().__init__(broker, broker._catalog_bell, partitioner, batch_size, buffer_memory, linger_ms == 0)
         self._transaction: Transaction | None = None
-        if transactional_id is not None:
+        self._name: TransactionRecord | None = None
+        if name is not None:
+            self._take_name(check_transactional_id(name, "name"))
+        elif transactional_id is not None:
             self._transaction = Transaction(self, check_transactional_id(transactional_id), transaction_timeout_ms)
         elif enable_idempotence:
-            self._identify(secrets.randbelow(1 << 62) + 1, 0, None, 0)
+            self._identify(secrets.randbelow(1 << 62) + 1, 0, None, 0, False)
         broker._register(self)
 
     def send_array(self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None) -> int:
@@ -223,11 +234,34 @@ class Producer(Accumulator):
                     self._linger = Linger(self)
         self._linger.wake()
 
+    def _take_name(self, name: str) -> None:
+        self._name = TransactionRecord(record_path(self._broker.path, name, "producers"))
+        with self._name.lock():
+            epoch = self._name.fence()
+        self._identify(self._name.producer_id, epoch, self._name.words, EPOCH, False)
+
+    def last_sequence(self, partition: TopicPartition) -> int:
+        """Sequence number of the last record that producers of this name stored in a partition; -1 when there is none.
+
+        Records of a partition are numbered from 0, in the order in which they were sent, modulo 2**31. So a restarted
+        producer that sends the n-th item as the n-th record goes on with item `last_sequence + 1`. Reads the headers of
+        the log, newest segment first. Raises `InvalidConfigError` without a `name`, `UnknownTopicError`.
+        """
+        if self._name is None:
+            raise InvalidConfigError("name is None; sequences outlive a producer only by its name")
+        return last_sequence(self._broker._log(*checked_partition(partition)), self.producer_id)
+
     def _load_topic(self, topic: str) -> TopicLanes:
-        return open_lanes(self._broker, check_topic_name(topic), self._codec)
+        lanes = open_lanes(self._broker, check_topic_name(topic), self._codec)
+        if self._name is not None:
+            for lane in lanes.lanes:
+                lane.sequence = (last_sequence(lane.log, self.producer_id) + 1) & 0x7FFFFFFF
+        return lanes
 
     def _after_fork(self) -> None:
         self._forget()
+        if self._name is not None:  # it is the parent's
+            self._identify(self.producer_id, -1, self._name.words, EPOCH, False)
         if self._transaction is not None:
             self._transaction.forget()
         self._linger_lock = threading.Lock()

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 ID_MAX = 60
 
 
-def check_transactional_id(name: Any) -> str:
-    """A transactional id: text of 1 to 60 printable characters (it names a file)."""
+def check_transactional_id(name: Any, argument: str = "transactional_id") -> str:
+    """A transactional id or a producer's name: text of 1 to 60 printable characters (it names a file)."""
     if not isinstance(name, str):
-        raise InvalidTypeError(f"transactional_id is {name!r}; give a str")
+        raise InvalidTypeError(f"{argument} is {name!r}; give a str")
     if not 1 <= len(name) <= ID_MAX or not name.isprintable():
-        raise InvalidArgumentError(f"transactional_id is {name!r}; give 1 to {ID_MAX} printable characters")
+        raise InvalidArgumentError(f"{argument} is {name!r}; give 1 to {ID_MAX} printable characters")
     return name
 
 
@@ -39,7 +39,7 @@ class Transaction:
         self._offsets: dict[int, tuple[int, int]] = {}
         self._logs: list[PartitionLog] = []
         self._record, self._epoch = self._transactions.take_over(transactional_id, timeout_ms)
-        producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH)
+        producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH, True)
         producer._idle = True
 
     @contextlib.contextmanager
@@ -132,5 +132,5 @@ class Transaction:
         self._record.lock().after_fork()
         self._open = False
         self._epoch = -1
-        self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH)
+        self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH, True)
         self._producer._idle = True
