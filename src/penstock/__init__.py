@@ -1,11 +1,13 @@
-"""Penstock: an embedded message log for Python, with Kafka's semantics and file format, for any number of processes.
+"""Penstock: an embedded message log and queue engine for Python, for any number of processes.
 
 Start with `penstock.open`.
 """
 
 import importlib
 
+from penstock._native.delivery import Message
 from penstock._native.records import Record, RecordMetadata
+from penstock.broker import Broker, open
 from penstock.clock import Clock, SystemClock, VirtualClock
 from penstock.errors import (
     ClosedError,
@@ -23,21 +25,34 @@ from penstock.errors import (
     InvalidTypeError,
     LockedError,
     OffsetOutOfRangeError,
+    OverLimitError,
     PenstockError,
+    QueueFullError,
     RebalanceError,
     RecordTooLargeError,
     StaleReceiptError,
     TopicExistsError,
     TransactionStateError,
+    UnknownExchangeError,
     UnknownGroupError,
+    UnknownQueueError,
     UnknownTopicError,
     UnroutableError,
 )
+from penstock.queues.batch import BatchResult
+from penstock.queues.exchange import Exchange
+from penstock.queues.matchers import Binding
+from penstock.queues.queue import Queue, QueueStats
+from penstock.queues.queue_config import QueueConfig
+from penstock.queues.redrive import RedriveReport, RedriveTask
+from penstock.queues.retry import RetryPolicy
+from penstock.queues.schedule import Schedule
+from penstock.queues.share_group import ShareGroup
+from penstock.queues.worker import Worker
 from penstock.storage.repair import RepairReport, repair
 from penstock.storage.topic_config import TopicConfig
 from penstock.storage.verify import VerifyReport, verify
 from penstock.streams.assignors import Subscriptions
-from penstock.streams.broker import Broker, open
 from penstock.streams.consumer import Consumer
 from penstock.streams.group_admin import GroupDescription, GroupPartition, MemberDescription
 from penstock.streams.producer import Producer
@@ -56,6 +71,8 @@ def __getattr__(name: str) -> object:
 
 
 __all__ = [
+    "BatchResult",
+    "Binding",
     "Broker",
     "Clock",
     "ClosedError",
@@ -65,6 +82,7 @@ __all__ = [
     "CorruptionError",
     "DataDirectoryError",
     "DiskFullError",
+    "Exchange",
     "FencedError",
     "FormatVersionError",
     "GroupDescription",
@@ -76,16 +94,27 @@ __all__ = [
     "InvalidTypeError",
     "LockedError",
     "MemberDescription",
+    "Message",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
+    "OverLimitError",
     "PenstockError",
     "Producer",
+    "Queue",
+    "QueueConfig",
+    "QueueFullError",
+    "QueueStats",
     "RebalanceError",
     "Record",
     "RecordBatch",
     "RecordMetadata",
     "RecordTooLargeError",
+    "RedriveReport",
+    "RedriveTask",
     "RepairReport",
+    "RetryPolicy",
+    "Schedule",
+    "ShareGroup",
     "StaleReceiptError",
     "Subscriptions",
     "SystemClock",
@@ -95,11 +124,14 @@ __all__ = [
     "TopicPartition",
     "TransactionDescription",
     "TransactionStateError",
+    "UnknownExchangeError",
     "UnknownGroupError",
+    "UnknownQueueError",
     "UnknownTopicError",
     "UnroutableError",
     "VerifyReport",
     "VirtualClock",
+    "Worker",
     "open",
     "repair",
     "verify",

@@ -101,6 +101,32 @@ class StaleReceiptError(PenstockError, ValueError):
     """The message was received again since this receipt was handed out."""
 
 
+class UnknownQueueError(PenstockError, KeyError):
+    """The queue does not exist, or was deleted."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class UnknownExchangeError(PenstockError, KeyError):
+    """The exchange does not exist, or was deleted."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class QueueFullError(PenstockError, RuntimeError):
+    """The queue is at its `max_length` (or `max_length_bytes`) and `overflow` is "reject-publish"; nothing was stored."""
+
+    retriable = True
+
+
+class OverLimitError(PenstockError, RuntimeError):
+    """As many messages are in flight as the queue's `max_in_flight` allows."""
+
+    retriable = True
+
+
 class UnroutableError(PenstockError, KeyError):
     """A mandatory message matched no binding."""
 

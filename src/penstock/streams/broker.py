@@ -54,7 +54,7 @@ _live: weakref.WeakSet[Broker] = weakref.WeakSet()
 
 
 class Broker:
-    """An open data directory. Make one with `penstock.open`; close it, or use it as a context manager.
+    """An open data directory, as far as the log goes; `penstock.Broker` adds the queues.
 
     Raises `DataDirectoryError` (not a directory, not writable), `FormatVersionError` (written by a newer version),
     `InvalidConfigError`.
@@ -324,7 +324,8 @@ class Broker:
                 handle.close()
             except PenstockError as error:
                 first = first or error
-                handle.purge()
+                if isinstance(handle, Producer):
+                    handle.purge()
                 handle.close()
         with self._lock:
             self._closed = True
@@ -361,9 +362,6 @@ class Broker:
 
     def __repr__(self) -> str:
         return f"<penstock.Broker {str(self.path)!r}{' closed' if self._closed else ''}>"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Broker, (str(self.path.absolute()), *self._settings)
 
     # --- for the handles of this broker ----------------------------------------------------------------------------
 
@@ -464,25 +462,6 @@ class Broker:
 def _check_interval(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InvalidConfigError(f"{name} is {value!r}; allowed is an int of at least 1")
-
-
-def open(
-    path: str | os.PathLike[str] = "penstock-data",
-    fsync: str = "interval",
-    *,
-    fsync_interval_ms: int = 1000,
-    maintenance_interval_ms: int = 30_000,
-    clock: Clock | None = None,
-) -> Broker:
-    """Open (or create) a data directory.
-
-    `fsync`: when stored records are forced to the disk: `never`, `interval` (default, every `fsync_interval_ms`) or
-    `always` (before `append` and `flush` return; callers in all threads and processes share one fsync). What survives
-    what: see the promises in the documentation. `clock`: a `penstock.VirtualClock` in tests.
-
-    Raises `DataDirectoryError`, `FormatVersionError`, `InvalidConfigError`.
-    """
-    return Broker(path, fsync, fsync_interval_ms, maintenance_interval_ms, clock)
 
 
 def _after_fork_in_child() -> None:

@@ -1,0 +1,382 @@
+"""The broker with everything: the log's, and queues, share groups, exchanges and schedules."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from typing import Any
+
+from penstock._native.delivery import Message
+from penstock._native.partition import Bell
+from penstock.clock import Clock
+from penstock.errors import (
+    InvalidArgumentError,
+    InvalidConfigError,
+    TopicExistsError,
+    UnknownExchangeError,
+    UnknownQueueError,
+    UnknownTopicError,
+)
+from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY, Headers, header
+from penstock.queues.delivery_store import PREFIX, groups_of
+from penstock.queues.exchange import Exchange
+from penstock.queues.matchers import EXCHANGE_TYPES
+from penstock.queues.queue import Queue
+from penstock.queues.queue_config import QueueConfig
+from penstock.queues.queue_store import QueueStore
+from penstock.queues.router import Router
+from penstock.queues.schedule import Schedule, Schedules
+from penstock.queues.share_group import ShareGroup
+from penstock.storage.topic_config import check_topic_name
+from penstock.streams.broker import Broker as LogBroker
+
+_ROUTING_BELL = 2
+DEAD_LETTER_RECEIVES = None
+
+
+class Broker(LogBroker):
+    """An open data directory. Make one with `penstock.open`; close it, or use it as a context manager.
+
+    Raises `DataDirectoryError` (not a directory, not writable), `FormatVersionError` (written by a newer version),
+    `InvalidConfigError`.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._open_queues: dict[str, Queue] = {}
+        self._queue_lock = threading.RLock()
+        self._queue_store: QueueStore | None = None
+        self._known_queues: tuple[int, dict[str, QueueConfig]] = (-1, {})
+        self._known_router: tuple[tuple[int, int], Router] | None = None
+        self._senders: dict[tuple[str, str], Any] = {}
+        super().__init__(*args, **options)
+        self._routing_bell = Bell(self._bells, _ROUTING_BELL)
+        self._schedules = Schedules(self)
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def queue(self, name: str, **options: Any) -> Queue:
+        """The queue of this name; made when it does not exist. `options`: see `QueueConfig`.
+
+        When it exists, options that are given and differ are changed for everybody (all but `fifo` and `max_priority`, which
+        stay: `InvalidConfigError`). A `dead_letter` queue is made as well. Raises `InvalidNameError`, `InvalidConfigError`,
+        `TopicExistsError` (an ordinary topic has this name).
+        """
+        check_topic_name(name)
+        self._check_open()
+        with self._queue_lock:
+            config = self.queues().get(name)
+            if config is None or options:
+                self._declare(name, config, options)
+            queue = self._open_queues.get(name)
+            if queue is None or queue._closed:
+                queue = Queue(self, name, self._queue_config(name))
+                self._open_queues[name] = queue
+            elif options:
+                queue._refresh()
+            return queue
+
+    def queues(self) -> dict[str, QueueConfig]:
+        """The queues and their configuration, in alphabetical order."""
+        self._check_open()
+        generation = self.catalog_generation
+        known, found = self._known_queues
+        if known != generation:
+            found = self._queues.queues() if self._has_queues() else {}
+            self._known_queues = (generation, found)
+        return dict(found)
+
+    def delete_queue(self, name: str) -> None:
+        """Delete a queue with its messages and bindings. Raises `UnknownQueueError`."""
+        self._existing_queue(name)
+        queue = self._open_queues.pop(name, None)
+        if queue is not None:
+            queue.close()
+        self._queues.delete_queue(name)
+        self.delete_topic(name)
+        self._routing_bell.ring()
+
+    def _declare(self, name: str, config: QueueConfig | None, options: dict[str, Any]) -> None:
+        new = (config or QueueConfig()).altered(options)
+        if config is not None:
+            config.check_change(name, options)
+            if new == config:
+                return
+        elif name in self.topics():
+            raise TopicExistsError(f"topic {name!r} exists and is not a queue; share_consumer reads it with acknowledgements")
+        if new.dead_letter is not None and new.dead_letter != name:
+            self._dead_letter_queue(new.dead_letter, new, name)
+        elif new.dead_letter == name:
+            raise InvalidConfigError(f"dead_letter is {name!r}, the queue itself; give another queue")
+        topic_options: dict[str, Any] = {
+            "retention_ms": -1 if new.retention is None else round(new.retention * 1000),
+            "max_message_bytes": new.max_message_bytes,
+        }
+        with self._topics_lock():
+            exists = name in self._catalog.topics()
+        if exists:
+            self.alter_topic(name, **topic_options)
+        else:
+            try:
+                self.create_topic(name, partitions=new.max_priority + 1, **topic_options)
+            except TopicExistsError:
+                self.alter_topic(name, **topic_options)  # another process makes the same queue
+        self._queues.save_queue(name, new, self.clock.time_ms())
+        self._catalog_bell.ring()
+        self._routing_bell.ring()
+
+    def _dead_letter_queue(self, name: str, source: QueueConfig, source_name: str | None = None) -> Queue:
+        """The queue that dead letters go to; made, of the source's type, when it does not exist."""
+        config = self.queues().get(name)
+        if config is None:
+            return self.queue(name, fifo=source.fifo, max_receives=DEAD_LETTER_RECEIVES, retention=None)
+        if source_name is not None:
+            policy = config.redrive_allow_policy
+            if policy == "denyAll" or (isinstance(policy, tuple) and source_name not in policy):
+                raise InvalidConfigError(f"dead_letter is {name!r}, whose redrive_allow_policy {policy!r} does not allow {source_name!r}")
+            if config.fifo != source.fifo:
+                raise InvalidConfigError(f"dead_letter is {name!r} with fifo={config.fifo}; a queue with fifo={source.fifo} needs the same")
+        return self.queue(name)
+
+    def _dead_letter_exchange(self, config: QueueConfig, message: Message, headers: Headers) -> None:
+        key = config.dead_letter_routing_key
+        if key is None:
+            key = header(headers, ROUTING_KEY) or message.topic
+        kept = [pair for pair in headers if pair[0] not in (ROUTING_KEY, EXCHANGE)]
+        exchange = str(config.dead_letter_exchange)
+        if exchange not in self.exchanges():
+            raise UnknownExchangeError(f"dead_letter_exchange is {exchange!r}, which does not exist")
+        self.exchange(exchange).publish(message.value, key, kept)
+
+    def _queue_config(self, name: str) -> QueueConfig:
+        config = self.queues().get(name)
+        if config is None:
+            raise UnknownQueueError(f"queue {name!r} does not exist")
+        return config
+
+    def _existing_queue(self, name: str) -> Queue:
+        self._queue_config(check_topic_name(name))
+        return self.queue(name)
+
+    @property
+    def _queues(self) -> QueueStore:
+        store = self._queue_store
+        if store is None:
+            with self._queue_lock:
+                if self._queue_store is None:
+                    self._queue_store = QueueStore(self.path)
+                store = self._queue_store
+        return store
+
+    def _has_queues(self) -> bool:
+        return self._queue_store is not None or (self.path / "queues.sqlite3").exists()
+
+    # --- share groups ----------------------------------------------------------------------------------------------
+
+    def share_consumer(
+        self,
+        topic: str,
+        group: str,
+        auto_offset_reset: str = "earliest",
+        key_ordered: bool = False,
+        visibility_timeout: float = 30.0,
+        max_receives: int | None = 5,
+        dead_letter: str | None = None,
+        **options: Any,
+    ) -> ShareGroup:
+        """A consumer of a share group (KIP-932) over any topic: its members share the messages, each delivered until it is
+        acknowledged; several groups each see them all.
+
+        `auto_offset_reset`: where a group that is new begins, "earliest" (default) or "latest". `key_ordered`: messages of
+        one key are given out one after another, in their order (Pulsar's Key_Shared); fixed when the group is made. Further
+        options: those of `QueueConfig` that have to do with receiving. Raises `UnknownTopicError`, `InvalidConfigError`.
+        """
+        self._topic_config(check_topic_name(topic))
+        check_topic_name(group)
+        if auto_offset_reset not in ("earliest", "latest"):
+            raise InvalidConfigError(f"auto_offset_reset is {auto_offset_reset!r}; allowed are 'earliest', 'latest'")
+        config = QueueConfig().altered(
+            {
+                "visibility_timeout": visibility_timeout,
+                "max_receives": max_receives,
+                "dead_letter": dead_letter,
+                "fifo": key_ordered,
+                **options,
+            }
+        )
+        return ShareGroup(self, topic, group, config, auto_offset_reset)
+
+    def share_groups(self, topic: str) -> list[str]:
+        """Names of the share groups of a topic."""
+        return groups_of(self._log(topic, 0)) if self._topic_config(check_topic_name(topic)) else []
+
+    def delete_share_group(self, topic: str, group: str) -> None:
+        """Forget a share group's state; consumers of it have to be closed before."""
+        if group not in self.share_groups(topic):
+            raise UnknownQueueError(f"topic {topic!r} has no share group {group!r}")
+        if topic in self.queues() and topic == group:
+            raise InvalidArgumentError(f"group is {group!r}, which is the queue's own; delete the queue instead")
+        for number in range(self._topic_config(topic).partitions):
+            shutil.rmtree(self.path / f"{topic}-{number}" / f"{PREFIX}{group}", ignore_errors=True)
+
+    # --- exchanges -------------------------------------------------------------------------------------------------
+
+    def exchange(self, name: str, type: str | None = None, alternate: str | Exchange | None = None) -> Exchange:
+        """The exchange of this name; made when `type` is given (direct, fanout, topic, headers, consistent-hash).
+
+        `""` is the default exchange: its routing key is a queue's name. `alternate`: the exchange for what matches nothing.
+        Raises `UnknownExchangeError` (no `type`, and it does not exist), `InvalidConfigError` (it is of another type).
+        """
+        self._check_open()
+        if name == "":
+            return Exchange(self, "", "direct", None)
+        check_topic_name(name)
+        if type is not None and type not in EXCHANGE_TYPES:
+            raise InvalidConfigError(f"type is {type!r}; allowed are {', '.join(map(repr, EXCHANGE_TYPES))}")
+        other = alternate.name if isinstance(alternate, Exchange) else alternate
+        if other is not None:
+            check_topic_name(other)
+        rows = self._queues.read("SELECT type, alternate FROM exchanges WHERE name = ?", name)
+        if not rows:
+            if type is None:
+                raise UnknownExchangeError(f"exchange {name!r} does not exist; give a type to make it")
+            self._queues.write("INSERT OR IGNORE INTO exchanges VALUES (?, ?, ?)", name, type, other)
+            self._routing_bell.ring()
+            rows = self._queues.read("SELECT type, alternate FROM exchanges WHERE name = ?", name)
+        kind, known = rows[0]
+        if type is not None and type != kind:
+            raise InvalidConfigError(f"type is {type!r}; exchange {name!r} exists and is {kind!r}")
+        if other is not None and other != known:
+            self._queues.write("UPDATE exchanges SET alternate = ? WHERE name = ?", other, name)
+            self._routing_bell.ring()
+            known = other
+        return Exchange(self, name, kind, known)
+
+    def exchanges(self) -> dict[str, str]:
+        """Names and types of the exchanges, in alphabetical order."""
+        self._check_open()
+        return dict(self._queues.read("SELECT name, type FROM exchanges ORDER BY name")) if self._has_queues() else {}
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings, also those to it. Raises `UnknownExchangeError`."""
+        with self._queues.transaction() as connection:
+            if not connection.execute("DELETE FROM exchanges WHERE name = ?", (name,)).rowcount:
+                raise UnknownExchangeError(f"exchange {name!r} does not exist")
+            connection.execute(
+                "DELETE FROM bindings WHERE exchange = ? OR (kind = 'exchange' AND target = ?)", (name, name)
+            )
+        self._routing_bell.ring()
+
+    @property
+    def _routing_generation(self) -> tuple[int, int]:
+        return self._routing_bell.value, self.catalog_generation
+
+    def _router(self) -> Router:
+        generation = self._routing_generation
+        known = self._known_router
+        if known is None or known[0] != generation:
+            self._senders = {}
+            known = self._known_router = (generation, Router(self._queues))
+        return known[1]
+
+    def _sender(self, kind: str, name: str) -> Any:
+        """What stores a message in a queue or topic, with the arguments of `Queue.send`."""
+        send = self._senders.get((kind, name))
+        if send is None:
+            send = self.queue(name).send if kind == "queue" else _TopicSender(self, name)
+            self._senders[kind, name] = send
+        return send
+
+    # --- schedules -------------------------------------------------------------------------------------------------
+
+    def schedule(
+        self, name: str, target: Queue | Exchange, body: bytes, cron: str, routing_key: str = "", headers: Any = None
+    ) -> Schedule:
+        """Send `body` to a queue (or publish it to an exchange) at every time that `cron` names, in UTC, once each.
+
+        `cron`: five fields, or six with seconds first. What was due while no process had the directory open is made up for by one message. The processes that have it
+        open choose who does it. A schedule of this name is replaced. Needs the extra `schedule` (croniter).
+        """
+        return self._schedules.add(name, target, body, cron, routing_key, headers)
+
+    def schedules(self) -> list[Schedule]:
+        """The schedules of this directory, by name."""
+        return self._schedules.list()
+
+    def delete_schedule(self, name: str) -> None:
+        """End a schedule. Raises `InvalidArgumentError` (unknown)."""
+        self._schedules.delete(name)
+
+    # --- upkeep ----------------------------------------------------------------------------------------------------
+
+    def maintain(self) -> bool:
+        """Delete what is past its retention, expire messages and unused queues, now. One process does it at a time."""
+        if not super().maintain():
+            return False
+        for name in self.queues():
+            try:
+                self.queue(name)._maintain()
+            except (UnknownTopicError, UnknownQueueError):
+                continue  # deleted at this moment
+        return True
+
+    def sync(self) -> None:
+        """Everything this process stored and settled is on the disk when this returns."""
+        super().sync()
+        for handle in list(self._handles):
+            if isinstance(handle, ShareGroup):
+                handle.sync()
+
+    def close(self) -> None:
+        """Flush producers, close consumers and queues, sync (unless `fsync="never"`). May be repeated."""
+        if not self.closed:
+            self._schedules.stop()
+        try:
+            super().close()
+        finally:
+            if self._queue_store is not None:
+                self._queue_store.close()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._queue_lock = threading.RLock()
+        if self._queue_store is not None:
+            self._queue_store.after_fork()
+        self._schedules.after_fork()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Broker, (str(self.path.absolute()), *self._settings)
+
+
+class _TopicSender:
+    """Stores published messages in a topic."""
+
+    def __init__(self, broker: Broker, name: str) -> None:
+        self._topic = broker.topic(name)
+
+    def __call__(self, value: Any, headers: Any = None, group_id: str | None = None, **options: Any) -> str:
+        if options:
+            raise InvalidArgumentError(f"{', '.join(options)}: not for topic {self._topic.name!r}, which is no queue")
+        stored = self._topic.append(value, None if group_id is None else group_id.encode(), headers)
+        return f"{self._topic.name}-{stored.partition}-{stored.offset}"
+
+
+def open(
+    path: str | os.PathLike[str] = "penstock-data",
+    fsync: str = "interval",
+    *,
+    fsync_interval_ms: int = 1000,
+    maintenance_interval_ms: int = 30_000,
+    clock: Clock | None = None,
+) -> Broker:
+    """Open (or create) a data directory.
+
+    `fsync`: when stored records are forced to the disk: `never`, `interval` (default, every `fsync_interval_ms`) or
+    `always` (before `append` and `flush` return; callers in all threads and processes share one fsync). What survives
+    what: see the promises in the documentation. `clock`: a `penstock.VirtualClock` in tests.
+
+    Raises `DataDirectoryError`, `FormatVersionError`, `InvalidConfigError`.
+    """
+    return Broker(path, fsync, fsync_interval_ms, maintenance_interval_ms, clock)
+
+

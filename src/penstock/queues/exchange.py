@@ -1,0 +1,154 @@
+"""Exchanges: messages are published with a routing key and headers, and stored in every queue whose binding matches.
+
+Semantics as RabbitMQ's: one copy for each queue, however many bindings match and whatever way through other exchanges; what
+matches nothing goes to the alternate exchange, or is dropped, or (`mandatory`) raises. Bindings are durable, shared by all
+processes, and take effect with the next publish.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from penstock.errors import InvalidArgumentError, InvalidTypeError, UnroutableError
+from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY
+from penstock.queues.matchers import Binding, check_binding
+from penstock.queues.queue import Queue, checked_headers
+from penstock.streams.topic import Topic
+
+if TYPE_CHECKING:
+    from penstock.broker import Broker
+
+_CACHED_ROUTES = 100_000
+Destination = tuple[str, str]
+
+
+class Exchange:
+    """An exchange of an open broker; made by `Broker.exchange`. Used by any number of threads."""
+
+    def __init__(self, broker: Broker, name: str, kind: str, alternate: str | None) -> None:
+        self._broker = broker
+        self.name = name
+        self.type = kind
+        """direct, fanout, topic, headers or consistent-hash."""
+        self.alternate = alternate
+        """Name of the exchange for what matches nothing, or None."""
+        self._routes: dict[str, list[Callable[..., Any]]] = {}
+        self._generation = (-1, -1)
+
+    # --- bindings --------------------------------------------------------------------------------------------------
+
+    def bind(
+        self, target: Queue | Exchange | Topic | str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send what matches to a queue (or its name), an exchange, or a topic (whose share groups and consumers all see the
+        one copy). May be repeated.
+
+        `routing_key`: direct: equal; topic: words with `*` and `#`; consistent-hash: the weight; fanout, headers: not looked
+        at. `arguments`: for headers exchanges, the headers to match, and `x-match`.
+        """
+        kind, name = self._target(target)
+        given = checked_arguments(arguments)
+        if self.name == "":
+            raise InvalidArgumentError("the default exchange routes by queue name and has no bindings")
+        check_binding(self.type, routing_key, given)
+        self._broker._queues.write(
+            "INSERT OR IGNORE INTO bindings VALUES (?, ?, ?, ?, ?)",
+            self.name, kind, name, routing_key, json.dumps(given, sort_keys=True),
+        )  # fmt: skip
+        self._broker._routing_bell.ring()
+
+    def unbind(
+        self, target: Queue | Exchange | Topic | str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Take a binding back; False when there is none like it."""
+        kind, name = self._target(target)
+        done = self._broker._queues.write(
+            "DELETE FROM bindings WHERE exchange = ? AND kind = ? AND target = ? AND routing_key = ? AND arguments = ?",
+            self.name, kind, name, routing_key, json.dumps(checked_arguments(arguments), sort_keys=True),
+        )  # fmt: skip
+        self._broker._routing_bell.ring()
+        return bool(done)
+
+    def bindings(self) -> list[Binding]:
+        """The bindings of this exchange."""
+        rows = self._broker._queues.read(
+            "SELECT kind, target, routing_key, arguments FROM bindings WHERE exchange = ? ORDER BY target, routing_key",
+            self.name,
+        )
+        return [Binding(kind, target, key, json.loads(arguments)) for kind, target, key, arguments in rows]
+
+    def _target(self, target: object) -> Destination:
+        if isinstance(target, Exchange):
+            return "exchange", target.name
+        if isinstance(target, Queue):
+            return "queue", target.name
+        if isinstance(target, Topic):
+            return "topic", target.name
+        if isinstance(target, str):
+            return "queue", self._broker._existing_queue(target).name
+        raise InvalidTypeError(f"target is {type(target).__name__}; a Queue, Exchange, Topic, or a queue's name is needed")
+
+    # --- publishing ------------------------------------------------------------------------------------------------
+
+    def publish(
+        self, value: Any, routing_key: str = "", headers: Any = None, mandatory: bool = False, **options: Any
+    ) -> list[str]:
+        """Store a message in every queue that it is routed to; returns their ids (a publisher confirm: they are stored).
+
+        `mandatory`: raise `UnroutableError` when it matches nothing, instead of dropping it ([]). `options`: `delay`,
+        `priority`, `ttl`, `group_id`, `deduplication_id`, `at`, as for `Queue.send`. Raises what `Queue.send` raises; queues
+        stored before the failing one keep their copy.
+        """
+        pairs = [] if headers is None else checked_headers(headers)
+        sends = self._routes.get(routing_key) if self._generation == self._broker._routing_generation else None
+        if sends is None:
+            sends = self._find_route(routing_key, pairs)
+        if not sends:
+            if mandatory:
+                raise UnroutableError(f"exchange {self.name!r} has no binding for routing key {routing_key!r}")
+            return []
+        pairs = [*pairs, (EXCHANGE, self.name.encode()), (ROUTING_KEY, routing_key.encode("utf-8", "surrogateescape"))]
+        return [send(value, headers=pairs, **options) for send in sends]
+
+    def publish_many(self, messages: Iterable[tuple[Any, str]], mandatory: bool = False) -> int:
+        """Publish (value, routing key) pairs; returns how many copies were stored."""
+        return sum(len(self.publish(value, routing_key, None, mandatory)) for value, routing_key in messages)
+
+    def routes(self, routing_key: str = "", headers: Any = None) -> list[Destination]:
+        """Where a message would go, as (kind, name), kind "queue" or "topic"; nothing is published."""
+        return self._broker._router().route(self.name, routing_key, dict(headers or ()))
+
+    def _find_route(self, routing_key: str, headers: list[tuple[str, bytes | None]]) -> list[Callable[..., Any]]:
+        if not isinstance(routing_key, str):
+            raise InvalidTypeError(f"routing_key is {type(routing_key).__name__}; a str is needed")
+        generation = self._broker._routing_generation
+        router = self._broker._router()
+        found = router.route(self.name, routing_key, dict(headers))
+        sends = [self._broker._sender(kind, name) for kind, name in found]
+        if not router.uses_headers:
+            if self._generation != generation or len(self._routes) >= _CACHED_ROUTES:
+                self._routes, self._generation = {}, generation
+            self._routes[routing_key] = sends
+        return sends
+
+    def delete(self) -> None:
+        """Delete the exchange with its bindings."""
+        self._broker.delete_exchange(self.name)
+
+    def __repr__(self) -> str:
+        return f"<penstock.Exchange {self.name!r} type={self.type!r}>"
+
+
+def checked_arguments(arguments: object) -> dict[str, Any]:
+    """Binding arguments as a dict of plain values."""
+    if arguments is None:
+        return {}
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise InvalidTypeError(f"arguments is {arguments!r}; a dict with str keys is needed")
+    plain = {name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in arguments.items()}
+    for name, value in plain.items():
+        if value is not None and not isinstance(value, (str, int, float, bool)):
+            raise InvalidTypeError(f"arguments[{name!r}] is {value!r}; a str, bytes, number or None is needed")
+    return plain

@@ -1,0 +1,471 @@
+"""A queue: a topic with one share group. SQS's and RabbitMQ's models: delays, priorities, message groups, limits, dead letters.
+
+Storage: partition p holds the messages of priority `max_priority - p`; a message group is the record's key; what the queue
+needs to know of a message (when it becomes visible, when it expires, its deduplication id) are headers `penstock.*`.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from penstock._native.delivery import (
+    EXPIRES_AT_HEADER,
+    FLAG_DELAYS,
+    FLAG_EXPIRES,
+    PURGED,
+    VISIBLE_AT_HEADER,
+    Message,
+)
+from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError, QueueFullError
+from penstock.queues.batch import BatchResult, batch_results, checked_batch
+from penstock.queues.dead_letter import Headers, source_of
+from penstock.queues.deduplication import DEDUPLICATION_HEADER, Deduplication, content_id
+from penstock.queues.queue_config import DELAY_MAX_S, QueueConfig
+from penstock.queues.redrive import RedriveReport, RedriveTask
+from penstock.queues.share_group import ShareGroup, checked_seconds
+from penstock.queues.worker import Worker
+
+if TYPE_CHECKING:
+    from penstock.broker import Broker
+
+STATES = ("ready", "in_flight", "delayed", "dead")
+_PEEK_MAX = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStats:
+    """Exact counts of a queue's messages now."""
+
+    name: str
+    ready: int
+    """Visible, or waiting for the earlier message of their group (SQS: ApproximateNumberOfMessages)."""
+    in_flight: int
+    """Received and neither settled nor timed out (SQS: ApproximateNumberOfMessagesNotVisible)."""
+    delayed: int
+    """Not visible yet (SQS: ApproximateNumberOfMessagesDelayed)."""
+    dead: int
+    """Kept here as dead; those in the `dead_letter` queue are that queue's."""
+    age_of_oldest_s: float
+    """Age of the oldest unsettled message in seconds (SQS: ApproximateAgeOfOldestMessage); 0 when there is none."""
+    sent: int
+    """Messages ever sent."""
+    received: int
+    """Deliveries ever made."""
+    acknowledged: int
+    """Messages ever acknowledged."""
+
+
+class Queue(ShareGroup):
+    """A queue of an open broker; made by `Broker.queue`. Used by any number of threads, and after a fork."""
+
+    def __init__(self, broker: Broker, name: str, config: QueueConfig) -> None:
+        self.name = name
+        super().__init__(broker, name, name, config)
+        self._deduplication = Deduplication(broker, self)
+        self._append = broker.topic(name).append
+        self._used_ms = 0
+
+    # --- sending ---------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        value: Any,
+        delay: float | None = None,
+        priority: int = 0,
+        ttl: float | None = None,
+        group_id: str | None = None,
+        deduplication_id: str | None = None,
+        headers: Any = None,
+        at: datetime | int | None = None,
+    ) -> str:
+        """Store a message; returns its id. Stored when this returns, as durable as the broker's `fsync`.
+
+        `value`: bytes-like. `delay`: seconds until it becomes visible (default: the queue's), or `at`, a point in time (an
+        aware `datetime`, or milliseconds since the epoch). `priority`: 0 to the queue's `max_priority`. `ttl`: seconds after
+        which it is not delivered any more. `group_id`: its message group. `deduplication_id`: nothing is stored when one
+        with this id was sent within the queue's `deduplication_window`; returns that one's id. `headers`: (str, bytes or
+        None) pairs.
+
+        Raises `InvalidArgumentError`, `InvalidTypeError`, `RecordTooLargeError`, `QueueFullError`, `DiskFullError`
+        (nothing was stored).
+        """
+        if self._generation != self._broker.catalog_generation or self._closed:
+            self._refresh()
+        key, extra = self._describe(value, delay, priority, ttl, group_id, at)
+        config = self._config
+        if config.max_length is not None or config.max_length_bytes is not None:
+            self._make_room(1, len(value))
+        partition = config.max_priority - priority
+        if headers:
+            extra = [*checked_headers(headers), *extra]
+        if deduplication_id is not None or config.content_based_deduplication:
+            identity = content_id(value) if deduplication_id is None else deduplication_id
+            offset = self._deduplication.send(identity, group_id, value, key, extra, partition)
+        else:
+            offset = self._append(value, key, extra, None, partition).offset
+        return f"{self.name}-{partition}-{offset}"
+
+    def _describe(
+        self, value: Any, delay: float | None, priority: int, ttl: float | None, group_id: str | None, at: datetime | int | None
+    ) -> tuple[bytes | None, Headers]:
+        """Check the arguments of `send`; the record's key, and the headers that the queue needs."""
+        config = self._config
+        if value is None:
+            raise InvalidTypeError("value is None; bytes are needed")
+        if type(priority) is not int or not 0 <= priority <= config.max_priority:
+            raise InvalidArgumentError(f"priority is {priority!r}; queue {self.name!r} allows an int from 0 to {config.max_priority}")
+        extra: Headers = []
+        if delay is not None or at is not None or config.delay:
+            visible = self._visible_ms(delay, at)
+            if visible:
+                self._flag(FLAG_DELAYS)
+                extra.append((VISIBLE_AT_HEADER, struct.pack(">q", visible)))
+        if ttl is not None:
+            self._flag(FLAG_EXPIRES)
+            expires = self._clock.time_ms() + round(checked_seconds("ttl", ttl, DELAY_MAX_S) * 1000)
+            extra.append((EXPIRES_AT_HEADER, struct.pack(">q", expires)))
+        return None if group_id is None else _group_key(group_id), extra
+
+    def _visible_ms(self, delay: float | None, at: datetime | int | None) -> int:
+        if at is not None:
+            if delay is not None:
+                raise InvalidArgumentError(f"delay is {delay!r} and at is {at!r}; give one of them")
+            return point_in_time_ms("at", at)
+        seconds = self._config.delay if delay is None else checked_seconds("delay", delay, DELAY_MAX_S)
+        return self._clock.time_ms() + round(seconds * 1000) if seconds else 0
+
+    def _flag(self, flag: int) -> None:
+        for delivery in self._deliveries:
+            delivery.set_flag(flag)
+
+    def send_many(
+        self,
+        values: Iterable[Any],
+        delay: float | None = None,
+        priority: int = 0,
+        ttl: float | None = None,
+        group_ids: Iterable[str] | None = None,
+    ) -> int:
+        """Store many messages; returns how many. Stored when this returns; lists of bytes take the fast path.
+
+        `group_ids`: as many message groups. The other arguments hold for all of them; see `send`. An error carries
+        `.accepted`, the number of messages stored before it.
+        """
+        self._refresh()
+        config = self._config
+        if isinstance(values, (str, bytes, bytearray, memoryview)):
+            raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
+        special = delay is not None or ttl is not None or bool(config.delay)
+        if special or config.content_based_deduplication or config.max_length is not None or config.max_length_bytes is not None:
+            return self._send_each(values, delay, priority, ttl, group_ids)
+        self._describe(b"", None, priority, None, None, None)
+        partition = config.max_priority - priority
+        keys = None if group_ids is None else [_group_key(group_id) for group_id in group_ids]
+        with self._broker.producer(linger_ms=3_600_000, enable_idempotence=False) as producer:
+            try:
+                return int(producer.send_many(self.name, values, keys, partition))
+            finally:
+                try:
+                    producer.flush()
+                except PenstockError as error:
+                    error.accepted = 0  # type: ignore[attr-defined]
+                    producer.purge()
+                    raise
+
+    def _send_each(
+        self, values: Iterable[Any], delay: float | None, priority: int, ttl: float | None, group_ids: Iterable[str] | None
+    ) -> int:
+        groups = iter(group_ids) if group_ids is not None else None
+        sent = 0
+        for value in values:
+            try:
+                self.send(value, delay, priority, ttl, next(groups, None) if groups is not None else None)
+            except Exception as error:
+                error.accepted = sent  # type: ignore[attr-defined]
+                raise
+            sent += 1
+        return sent
+
+    def _make_room(self, count: int, size_bytes: int) -> None:
+        """Apply `max_length` and `max_length_bytes` before `count` messages are stored."""
+        config = self._config
+        most = math.inf if config.max_length is None else config.max_length
+        ready = self._ready_count(most - count)
+        if config.max_length_bytes is not None and self._ready_bytes() + size_bytes > config.max_length_bytes or ready + count > most:
+            if config.overflow == "reject-publish":
+                raise QueueFullError(f"queue {self.name!r} is full: max_length is {config.max_length}, max_length_bytes is {config.max_length_bytes}")
+        while ready and (
+            ready + count > most
+            or (config.max_length_bytes is not None and self._ready_bytes() + size_bytes > config.max_length_bytes)
+        ):
+            if not self._drop_head():
+                break
+            ready -= 1
+
+    def _ready_count(self, enough: float) -> int:
+        bound = sum(delivery.log.log_end_offset - delivery.start for delivery in self._deliveries)
+        if bound <= enough:
+            return int(bound)
+        now = self._clock.time_ms()
+        return sum(delivery.counts(now)[0] for delivery in self._deliveries)
+
+    def _ready_bytes(self) -> int:
+        return sum(len(message.value or b"") for message in self._find("ready", _PEEK_MAX, None))
+
+    def _drop_head(self) -> bool:
+        """Dead-letter the oldest ready message of the lowest priority."""
+        now = self._clock.time_ms()
+        for delivery in reversed(self._deliveries):
+            found: list[Message] = []
+            exhausted = delivery.claim(self, found, now, now + 30_000, 1, 0)
+            for message in [*found, *(one for one, _ in exhausted or ())]:
+                self._bury(message, "maxlen", None, None)
+                return True
+        return False
+
+    # --- SQS's batches ---------------------------------------------------------------------------------------------
+
+    def send_batch(self, entries: Iterable[Mapping[str, Any]]) -> list[BatchResult]:
+        """Send up to 10 messages of at most 1 MiB together (SQS's SendMessageBatch); a result for each, in their order.
+
+        An entry: the arguments of `send` by name, and optionally `id`. What fails does not keep the others from being sent.
+        """
+        checked = checked_batch(entries)
+        return batch_results(checked, lambda entry: self.send(**entry))
+
+    def delete_batch(self, receipt_handles: Iterable[str]) -> list[BatchResult]:
+        """Acknowledge up to 10 messages by receipt handle; a result for each."""
+        entries = checked_batch([{"id": handle} for handle in receipt_handles])
+        return batch_results(entries, lambda entry: self.delete(entry["id"]), keep_id=True)
+
+    def change_visibility_batch(self, entries: Iterable[tuple[str, float]]) -> list[BatchResult]:
+        """Change the time-outs of up to 10 messages, (receipt handle, seconds) each; a result for each."""
+        checked = checked_batch([{"id": handle, "seconds": seconds} for handle, seconds in entries])
+        return batch_results(checked, lambda entry: self.change_visibility(entry["id"], entry["seconds"]), keep_id=True)
+
+    # --- looking ---------------------------------------------------------------------------------------------------
+
+    def peek(
+        self,
+        state: str = "ready",
+        max_messages: int = 10,
+        filter: Callable[[Message], bool] | None = None,
+    ) -> list[Message]:
+        """Messages in a state (`ready`, `in_flight`, `delayed`, `dead`), the oldest first, untouched. `filter(message)`
+        selects. `dead`: those kept here as dead, then those of the `dead_letter` queue that came from here.
+
+        They are not received: to settle one of them is a `StaleReceiptError`, unless somebody has it in flight.
+        """
+        if state not in STATES:
+            raise InvalidArgumentError(f"state is {state!r}; allowed are {', '.join(map(repr, STATES))}")
+        if filter is not None and not callable(filter):
+            raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
+        if type(max_messages) is not int or max_messages < 1:
+            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
+        self._refresh()
+        found = self._find(state, max_messages, filter)
+        if state == "dead" and len(found) < max_messages and self._config.dead_letter is not None:
+            if self._config.dead_letter in self._broker.queues():
+                letters = self._broker.queue(self._config.dead_letter)
+
+                def ours(message: Message) -> bool:
+                    return source_of(message.all_headers) == self.name and (filter is None or filter(message))
+
+                found += letters._find("ready", max_messages - len(found), ours)
+        return found
+
+    def _find(self, state: str, most: int, accept: Callable[[Message], bool] | None) -> list[Message]:
+        found: list[Message] = []
+        now = self._clock.time_ms()
+        for delivery in self._deliveries:
+            start = 0
+            while len(found) < most:
+                offsets = delivery.find(state, now, start, 1000 if accept is not None else min(most - len(found), 1000))
+                for offset in offsets:
+                    message = delivery.read(self, offset)
+                    if message is not None and len(found) < most and (accept is None or accept(message)):
+                        found.append(message)
+                if not offsets:
+                    break
+                start = offsets[-1] + 1
+        return found
+
+    def stats(self) -> QueueStats:
+        """Exact counts now; does not read the messages."""
+        self._refresh()
+        now = self._clock.time_ms()
+        ready = in_flight = delayed = dead = sent = received = acknowledged = 0
+        oldest_ms = now
+        for delivery in self._deliveries:
+            counts = delivery.counts(now)
+            ready, in_flight, delayed, dead = ready + counts[0], in_flight + counts[1], delayed + counts[2], dead + counts[3]
+            if counts[4] >= 0:
+                message = delivery.read(self, counts[4])
+                if message is not None:
+                    oldest_ms = min(oldest_ms, message.timestamp_ms)
+            totals = delivery.totals
+            received, acknowledged = received + totals[0], acknowledged + totals[1]
+            sent += delivery.log.log_end_offset
+        age = (now - oldest_ms) / 1000
+        return QueueStats(self.name, ready, in_flight, delayed, dead, age, sent, received, acknowledged)
+
+    def attributes(self) -> dict[str, str]:
+        """What SQS's GetQueueAttributes says, under its names."""
+        stats, config = self.stats(), self._config
+        found = {
+            "ApproximateNumberOfMessages": stats.ready,
+            "ApproximateNumberOfMessagesNotVisible": stats.in_flight,
+            "ApproximateNumberOfMessagesDelayed": stats.delayed,
+            "ApproximateAgeOfOldestMessage": round(stats.age_of_oldest_s),
+            "VisibilityTimeout": round(config.visibility_timeout),
+            "DelaySeconds": round(config.delay),
+            "MessageRetentionPeriod": -1 if config.retention is None else round(config.retention),
+            "MaximumMessageSize": config.max_message_bytes,
+            "FifoQueue": str(config.fifo).lower(),
+            "ContentBasedDeduplication": str(config.content_based_deduplication).lower(),
+        }
+        return {name: str(value) for name, value in found.items()}
+
+    # --- everything at once ----------------------------------------------------------------------------------------
+
+    def purge(self, state: str = "unsettled") -> int:
+        """Drop every ready and delayed message (`state` "dead": the dead ones); returns how many. What is in flight stays."""
+        if state not in ("unsettled", "dead"):
+            raise InvalidArgumentError(f"state is {state!r}; allowed are 'unsettled', 'dead'")
+        self._refresh()
+        return sum(delivery.archive(0, 2**62, PURGED, state) for delivery in self._deliveries)
+
+    def redrive(
+        self,
+        filter: Callable[[Message], bool] | None = None,
+        edit: Callable[[Message], bytes] | None = None,
+        to: str | None = None,
+        max_messages: int | None = None,
+        rate: float | None = None,
+        dry_run: bool = False,
+    ) -> RedriveReport:
+        """Give dead messages another try; returns what was moved.
+
+        Those kept here as dead, and those in the `dead_letter` queue that came from here, come back to this queue; called on
+        a queue of dead letters, its ready messages go back to where they came from. `filter(message)` selects;
+        `edit(message)` returns another body; `to`: the queue to move them to; `rate`: messages per second;
+        `dry_run`: only say which. A death in the middle may move one message twice, and loses none.
+        """
+        return RedriveTask(self, filter, edit, to, max_messages, rate, dry_run).run()
+
+    def start_redrive(self, **options: Any) -> RedriveTask:
+        """`redrive` in a thread, as a task with `status`, `cancel()` and `result()` (SQS's StartMessageMoveTask)."""
+        return RedriveTask(self, **options).start()
+
+    # --- receiving again -------------------------------------------------------------------------------------------
+
+    def receive_attempt(
+        self, attempt_id: str, max_messages: int = 10, wait: float | None = 0.0, visibility_timeout: float | None = None
+    ) -> list[Message]:
+        """`receive`, repeatable: with the same id within 5 minutes it returns the same messages, unless their time-out
+        ended or they were settled (SQS's ReceiveRequestAttemptId, for when the answer of the first call was lost)."""
+        if not isinstance(attempt_id, str) or not 1 <= len(attempt_id) <= 128:
+            raise InvalidArgumentError(f"attempt_id is {attempt_id!r}; give a str of 1 to 128 characters")
+        known = self._deduplication.attempt(attempt_id)
+        if known:
+            again = []
+            for partition, offset, receipt in known:
+                message = self._delivery_of(partition).received(self, offset, receipt)
+                if message is not None:
+                    if visibility_timeout is not None:
+                        message.extend(visibility_timeout)
+                    again.append(message)
+            if again:
+                return again
+        messages = self.receive(max_messages, wait, visibility_timeout)
+        if messages:
+            self._deduplication.remember_attempt(
+                attempt_id, [(message.partition, message.offset, message.delivery_count) for message in messages]
+            )
+        return messages
+
+    def consume(self, handler: Callable[[Message], Any], **options: Any) -> None:
+        """Run `handler(message)` for every message until `stop`, SIGTERM or SIGINT; see `Worker` for the options."""
+        self.worker(handler, **options).run()
+
+    def worker(self, handler: Callable[[Message], Any], **options: Any) -> Worker:
+        """A `Worker` to be run or started; see there."""
+        return Worker(self, handler, **options)
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def priority_of(self, partition: int) -> int:
+        """The priority of the messages in a partition."""
+        return self._config.max_priority - partition
+
+    def _first_partition(self) -> int:
+        return 0  # the highest priority
+
+    def _follow(self) -> None:
+        self._config = self._broker._queue_config(self.name)
+        super()._follow()
+
+    def _maintain(self) -> None:
+        """Expire what is past its time to live at the head, and drop the state of what is settled."""
+        now = self._clock.time_ms()
+        for delivery in self._deliveries:
+            while True:
+                found: list[Message] = []
+                if self._config.message_ttl is None and not delivery.flags & FLAG_EXPIRES:
+                    break
+                delivery.claim(self, found, now, now + 30_000, 100, 0)
+                live = list(found)
+                self._drop_expired(delivery, live, 0, now)
+                for message in live:
+                    delivery.settle(message.offset, message.delivery_count, 6, 0)
+                if len(live) == len(found):
+                    break
+            delivery.take_in()
+            delivery.remove_settled()
+            if not self._config.keep_acknowledged:
+                self._broker._log(self.name, delivery.log.number).delete_before(delivery.start)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._broker, self.name)
+
+
+def _reopen(broker: Broker, name: str) -> Queue:
+    return broker.queue(name)
+
+
+def _group_key(group_id: object) -> bytes:
+    if not isinstance(group_id, str) or not 1 <= len(group_id) <= 128:
+        raise InvalidArgumentError(f"group_id is {group_id!r}; give a str of 1 to 128 characters")
+    return group_id.encode()
+
+
+def checked_headers(headers: Any) -> Headers:
+    """Headers as a list of pairs; names that begin with `penstock.` are the queue's own."""
+    try:
+        pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
+        for name, _ in pairs:
+            if isinstance(name, str) and name.startswith("penstock."):
+                raise InvalidArgumentError(f"a header is named {name!r}; names that begin with 'penstock.' are the queue's own")
+    except (TypeError, ValueError) as error:
+        if isinstance(error, PenstockError):
+            raise
+        raise InvalidTypeError(f"headers is {headers!r}; a list of (str, bytes or None) pairs is needed") from None
+    return pairs
+
+
+def point_in_time_ms(name: str, value: object) -> int:
+    """Milliseconds since the epoch of an aware `datetime` or an int."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise InvalidArgumentError(f"{name} is {value!r}, without a time zone; give an aware datetime")
+        return max(1, round(value.timestamp() * 1000))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidTypeError(f"{name} is {value!r}; give an aware datetime, or milliseconds since the epoch as int")
+    if not 1 <= value < 2**42 - 16:
+        raise InvalidArgumentError(f"{name} is {value}; give milliseconds since the epoch, 1 to {2**42 - 17}")
+    return value

@@ -1,0 +1,132 @@
+"""Queues, exchanges, bindings, schedules, and what is remembered for deduplication, in SQLite.
+
+Process safety: SQLite's own (WAL, immediate transactions); whoever changes a definition rings the catalog's bell. Thread
+safety: one connection behind a lock. Crash policy: SQLite's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import CorruptionError, DiskFullError
+from penstock.queues.queue_config import QueueConfig
+
+STORE_FILE = "queues.sqlite3"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, config TEXT NOT NULL, used_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS exchanges (name TEXT PRIMARY KEY, type TEXT NOT NULL, alternate TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS bindings (
+    exchange TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, arguments TEXT NOT NULL,
+    PRIMARY KEY (exchange, kind, target, routing_key, arguments)
+) STRICT;
+CREATE TABLE IF NOT EXISTS schedules (
+    name TEXT PRIMARY KEY, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, cron TEXT NOT NULL,
+    body BLOB NOT NULL, headers TEXT NOT NULL, due_ms INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS remembered (
+    queue TEXT NOT NULL, scope TEXT NOT NULL, id TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL,
+    sent_ms INTEGER NOT NULL, PRIMARY KEY (queue, scope, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS remembered_by_time ON remembered (queue, sent_ms);
+CREATE TABLE IF NOT EXISTS taken_in (
+    queue TEXT NOT NULL, partition INTEGER NOT NULL, offset INTEGER NOT NULL, PRIMARY KEY (queue, partition)
+) STRICT;
+CREATE TABLE IF NOT EXISTS attempts (
+    queue TEXT NOT NULL, id TEXT NOT NULL, receipts TEXT NOT NULL, made_ms INTEGER NOT NULL, PRIMARY KEY (queue, id)
+) STRICT;
+"""
+_abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
+
+
+class QueueStore:
+    """The definitions of a directory's queues and exchanges."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / STORE_FILE
+        self._lock = threading.RLock()
+        self._connection = self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(_SCHEMA)
+        except sqlite3.DatabaseError as error:
+            if _is_full(error):
+                raise DiskFullError(errno.ENOSPC, f"no room to open {self._path}: {error}") from error
+            raise CorruptionError(f"the queue store cannot be opened: {error}", str(self._path), 0) from error
+        return connection
+
+    def after_fork(self) -> None:
+        """Leave the parent's connection alone and open one of this process."""
+        _abandoned.append(self._connection)
+        self._lock = threading.RLock()
+        self._connection = self._connect()
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._connection.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Alone among all processes; commits on leaving, rolls back when an exception leaves."""
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                if _is_full(error):
+                    raise DiskFullError(errno.ENOSPC, f"no room to write {self._path}: {error}") from error
+                raise
+
+    def read(self, statement: str, *values: Any) -> list[Any]:
+        """Rows of a query."""
+        with self._lock:
+            return self._connection.execute(statement, values).fetchall()
+
+    def write(self, statement: str, *values: Any) -> int:
+        """Run one statement; how many rows it changed."""
+        with self.transaction() as connection:
+            return connection.execute(statement, values).rowcount
+
+    # --- queues ----------------------------------------------------------------------------------------------------
+
+    def queues(self) -> dict[str, QueueConfig]:
+        """Every queue by name, in alphabetical order."""
+        rows = self.read("SELECT name, config FROM queues ORDER BY name")
+        return {name: QueueConfig.from_dict(json.loads(config)) for name, config in rows}
+
+    def save_queue(self, name: str, config: QueueConfig, now_ms: int) -> None:
+        """Add or replace a queue's configuration."""
+        self.write(
+            "INSERT INTO queues VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
+            name, json.dumps(config.to_dict()), now_ms,
+        )  # fmt: skip
+
+    def delete_queue(self, name: str) -> None:
+        """Forget a queue, its bindings, and what was remembered for it."""
+        with self.transaction() as connection:
+            connection.execute("DELETE FROM queues WHERE name = ?", (name,))
+            connection.execute("DELETE FROM bindings WHERE kind = 'queue' AND target = ?", (name,))
+            connection.execute("DELETE FROM schedules WHERE kind = 'queue' AND target = ?", (name,))
+            for table in ("remembered", "taken_in", "attempts"):
+                connection.execute(f"DELETE FROM {table} WHERE queue = ?", (name,))
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -1,0 +1,412 @@
+"""Receiving with acknowledgements from a topic: KIP-932's share groups, and the half of a queue that receives.
+
+Semantics: a received message is acquired for the visibility time-out; acknowledged, it is never delivered to the group again;
+given back or timed out, it is. Only failures (nack, time-out) count towards the limit. Several groups over one topic each see
+every message; ordinary consumers read and replay the same records, acknowledged or not.
+Thread and process safety: any number of both.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock._native.delivery import (
+    EXPIRED,
+    EXPIRES_AT_HEADER,
+    FLAG_EXPIRES,
+    MISSING,
+    MOVED,
+    Delivery,
+    Message,
+    ack_many,
+)
+from penstock.clock import SystemClock
+from penstock.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    OverLimitError,
+    StaleReceiptError,
+)
+from penstock.queues.dead_letter import REASONS, cycles, dead_letter_headers, same_source
+from penstock.queues.delivery_store import open_delivery
+from penstock.queues.queue_config import DELAY_MAX_S, VISIBILITY_MAX_S, QueueConfig
+from penstock.storage.directory import FileLock
+from penstock.streams.topic_partition import TopicPartition
+
+if TYPE_CHECKING:
+    from penstock.broker import Broker
+
+RELEASE, REJECT, RENEW, FAIL, UNDO = 2, 3, 4, 5, 6  # see delivery.h
+_WAIT_SLICE_S = 1.0
+_VIRTUAL_SLICE_S = 0.01
+_TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
+DISCARDED = 8  # archived, and not to be looked at any more
+
+
+class ShareGroup:
+    """A share group over a topic; made by `Broker.share_consumer`. `Queue` is this with a topic of its own."""
+
+    def __init__(self, broker: Broker, topic: str, group: str, config: QueueConfig, start: str = "earliest") -> None:
+        self._broker = broker
+        self.topic_name = topic
+        self.group = group
+        self._config = config
+        self._start = start
+        self._bell = broker._bell
+        self._clock = broker.clock
+        self._deliveries: list[Delivery] = []
+        self._turn = 0
+        self._closed = False
+        self._woken = threading.Event()
+        self._active: FileLock | None = None
+        self._system = type(broker.clock) is SystemClock
+        self._lock = threading.Lock()
+        self._generation = -1
+        self._refresh()
+        broker._register(self)
+
+    # --- receiving -------------------------------------------------------------------------------------------------
+
+    @property
+    def config(self) -> QueueConfig:
+        """The configuration now."""
+        self._refresh()
+        return self._config
+
+    def receive(
+        self, max_messages: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
+    ) -> list[Message]:
+        """Up to `max_messages`, as soon as there is one; [] when none came in `wait` seconds (0: do not wait, None: for ever).
+
+        `visibility_timeout`: seconds, default the queue's. Raises `InvalidArgumentError`, `OverLimitError`,
+        `CorruptionError` (a message that cannot be read; the others follow with the next call), `ClosedError`.
+        """
+        if type(max_messages) is not int or max_messages < 1:
+            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
+        if visibility_timeout is None:
+            visibility = self._config.visibility_timeout
+        else:
+            visibility = checked_visibility(visibility_timeout)
+        if self._generation != self._broker.catalog_generation or self._closed:
+            self._refresh()
+        out: list[Message] = []
+        if self._active is None or self._active.try_acquire():
+            self._collect(out, max_messages, visibility)
+        if out or wait == 0:
+            return out
+        deadline = math.inf if wait is None else self._clock.monotonic() + checked_seconds("wait", wait)
+        return self._wait_for(max_messages, visibility, deadline, self._woken)
+
+    def _wait_for(
+        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event
+    ) -> list[Message]:
+        out: list[Message] = []
+        slice_s = _WAIT_SLICE_S if self._system else _VIRTUAL_SLICE_S
+        if self._active is not None:
+            slice_s = min(slice_s, _TAKE_OVER_S)
+        while True:
+            seen = self._bell.arm()
+            self._refresh()
+            if self._active is None or self._active.try_acquire():
+                self._collect(out, max_messages, visibility)
+            left = deadline - self._clock.monotonic()
+            if out or left <= 0:
+                return out
+            if stop.is_set():
+                if stop is self._woken:
+                    stop.clear()
+                return out
+            self._bell.wait(seen, min(left, self._until_next(), slice_s))
+
+    def _receive_until(
+        self, stop: threading.Event, max_messages: int, wait: float, visibility_timeout: float | None
+    ) -> list[Message]:
+        """`receive` for a worker: ends early when `stop` is set (and the bell rung)."""
+        visibility = self._config.visibility_timeout if visibility_timeout is None else visibility_timeout
+        return self._wait_for(max_messages, visibility, self._clock.monotonic() + wait, stop)
+
+    def _collect(self, out: list[Message], wanted: int, visibility: float) -> None:
+        now = self._clock.time_ms()
+        if self._config.max_in_flight is not None:
+            wanted = min(wanted, self._room_in_flight(now))
+        until = now + round(visibility * 1000)
+        failures_max = self._config.max_receives or 0
+        deliveries = self._deliveries
+        count = len(deliveries)
+        if count == 1:
+            first = 0
+        else:
+            first = self._first_partition()
+        for step in range(count):
+            delivery = deliveries[(first + step) % count]
+            while True:
+                had = len(out)
+                exhausted = delivery.claim(self, out, now, until, wanted - had, failures_max)
+                if exhausted:
+                    for message, ran_out_ms in exhausted:
+                        self._bury(message, "delivery_limit", None, ran_out_ms)
+                dropped = len(out) > had and self._drop_expired(delivery, out, had, now)
+                if not (exhausted or dropped) or len(out) >= wanted:
+                    break
+            if len(out) >= wanted:
+                break
+
+    def _first_partition(self) -> int:
+        self._turn = (self._turn + 1) % len(self._deliveries)
+        return self._turn
+
+    def _room_in_flight(self, now: int) -> int:
+        limit = self._config.max_in_flight or 0
+        room = limit - sum(delivery.counts(now)[1] for delivery in self._deliveries)
+        if room <= 0:
+            raise OverLimitError(f"{self.topic_name}: {limit} messages are in flight, which is max_in_flight")
+        return room
+
+    def _drop_expired(self, delivery: Delivery, out: list[Message], first: int, now: int) -> bool:
+        """Take what is past its time to live out of `out[first:]`."""
+        ttl = self._config.message_ttl
+        if ttl is None and not delivery.flags & FLAG_EXPIRES:
+            return False
+        kept = []
+        for message in out[first:]:
+            expires = math.inf if ttl is None else message.timestamp_ms + ttl * 1000
+            for name, value in message.all_headers:
+                if name == EXPIRES_AT_HEADER and value is not None:
+                    expires = min(expires, int.from_bytes(value, "big"))
+            if now < expires:
+                kept.append(message)
+            else:
+                self._bury(message, "expired", None, None)
+        dropped = len(kept) < len(out) - first
+        out[first:] = kept
+        return dropped
+
+    def _until_next(self) -> float:
+        """Seconds until a message may become visible by itself."""
+        least = min((at for at in (delivery.next_visible_ms() for delivery in self._deliveries) if at), default=None)
+        if least is None:
+            return math.inf
+        return max(0.0005, (least - self._clock.time_ms()) / 1000 + 0.0005)
+
+    def __iter__(self) -> Iterator[Message]:
+        """Messages one by one, for ever; ends when this is closed. Leave each by `with message:`, or settle it."""
+        while not self._closed:
+            try:
+                messages = self.receive(1, wait=1.0)
+            except ClosedError:
+                return
+            yield from messages
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def ack_many(self, messages: Iterable[Message]) -> list[Message]:
+        """Acknowledge messages; returns those whose receipts are stale (received again since), not acknowledged."""
+        stale: list[Message] = ack_many(messages)
+        return stale
+
+    def ack(self, receipt_handle: str) -> None:
+        """Acknowledge by receipt handle, in any process; see `delete`."""
+        self.delete(receipt_handle)
+
+    def delete(self, receipt_handle: str) -> None:
+        """Acknowledge by receipt handle (SQS's DeleteMessage). `StaleReceiptError` once it was received again."""
+        delivery, offset, receipt = self._parse(receipt_handle)
+        delivery.settle(offset, receipt, 1, 0)
+        if delivery.sync_each:
+            delivery.sync()
+
+    def change_visibility(self, receipt_handle: str, visibility_timeout: float) -> None:
+        """Let a received message's time-out end so many seconds from now; 0 gives it back (no failure)."""
+        delivery, offset, receipt = self._parse(receipt_handle)
+        self._renew(delivery, offset, receipt, checked_visibility(visibility_timeout))
+
+    def _renew(self, delivery: Delivery, offset: int, receipt: int, seconds: float) -> None:
+        until = self._clock.time_ms() + round(seconds * 1000)
+        delivery.settle(offset, receipt, RENEW if seconds else RELEASE, until if seconds else 0)
+
+    def _parse(self, receipt_handle: str) -> tuple[Delivery, int, int]:
+        self._check_open()
+        try:
+            partition, offset, receipt = map(int, receipt_handle.split("."))
+        except (ValueError, AttributeError):
+            raise InvalidArgumentError(
+                f"receipt_handle is {receipt_handle!r}; give one that a received message had"
+            ) from None
+        if not (0 <= partition < len(self._deliveries) and offset >= 0 and 1 <= receipt <= 1023):
+            raise StaleReceiptError(f"receipt_handle is {receipt_handle!r}; it is none of {self.topic_name!r}")
+        return self._delivery_of(partition), offset, receipt
+
+    def _extend(self, message: Message, seconds: float) -> None:
+        self._renew(self._delivery_of(message.partition), message.offset, message.delivery_count, checked_visibility(seconds))
+
+    def _nack(self, message: Message, delay: float, failed: bool, error: str | None = None) -> None:
+        seconds = checked_seconds("delay", delay)
+        limit = self._config.max_receives
+        if failed and limit is not None and message.failure_count + 1 >= limit:
+            self._bury(message, "delivery_limit", error, None)
+            return
+        if failed and not seconds:
+            seconds = min(self._config.retry_delay * (message.failure_count + 1), self._config.retry_delay_max)
+        visible = self._clock.time_ms() + round(seconds * 1000) if seconds else 0
+        self._delivery_of(message.partition).settle(
+            message.offset, message.delivery_count, FAIL if failed else RELEASE, visible
+        )
+
+    def _failed(self, message: Message, error: BaseException) -> None:
+        """A handler raised: a failure that remembers why, should it be the last."""
+        self._nack(message, 0.0, True, "".join(traceback.format_exception(error)))
+
+    def _reject(self, message: Message, reason: str) -> None:
+        if not isinstance(reason, str):
+            raise InvalidTypeError(f"reason is {type(reason).__name__}; a str is needed")
+        self._bury(message, "rejected", None if reason == "rejected" else reason, None)
+
+    def _bury(self, message: Message, reason: str, error: str | None, ran_out_ms: int | None) -> None:
+        """Dead-letter a message that this process holds. The letter is stored before the message is settled, so a death in
+        between may store it again: when the lock of a message that failed too often had run out, the letters since are looked at."""
+        delivery = self._delivery_of(message.partition)
+        target = self._config.dead_letter or self._config.dead_letter_exchange
+        code = REASONS[reason]
+        if target is None:
+            delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
+            return
+        now = self._clock.time_ms()
+        if self._config.dead_letter is not None:
+            if not cycles(message, self._config.dead_letter, reason):
+                letters = self._broker._dead_letter_queue(self._config.dead_letter, self._config)
+                if ran_out_ms is None or not letters._has_letter(message, self.group, ran_out_ms):
+                    letters._append(message.value, message.key, dead_letter_headers(message, self.group, reason, error, now))
+        else:
+            headers = dead_letter_headers(message, self.group, reason, error, now)
+            self._broker._dead_letter_exchange(self._config, message, headers)
+        delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
+
+    def _has_letter(self, message: Message, group: str, since_ms: int) -> bool:
+        """Whether a dead letter of this message was stored here since its last lock began."""
+        begin = max(0, since_ms - VISIBILITY_MAX_S * 1000)
+        for delivery in self._deliveries:
+            log = self._broker._log(self.topic_name, delivery.log.number)
+            found = log.offset_for_timestamp(begin)
+            if found is None:
+                continue
+            with self._broker.consumer() as consumer:
+                place = TopicPartition(self.topic_name, delivery.log.number)
+                consumer.assign([place])
+                consumer.seek(place, found[0])
+                while records := consumer.poll(timeout=0):
+                    if any(same_source(record.headers, message, group) for record in records):
+                        return True
+        return False
+
+    # --- state -----------------------------------------------------------------------------------------------------
+
+    def priority_of(self, partition: int) -> int:
+        """The priority of the messages in a partition: 0, as a topic has none."""
+        return 0
+
+    def _delivery_of(self, partition: int) -> Delivery:
+        return self._deliveries[partition]
+
+    def _refresh(self) -> None:
+        """Follow the catalog: partitions added, configuration changed, topic deleted."""
+        self._check_open()
+        generation = self._broker.catalog_generation
+        if generation == self._generation:
+            return
+        with self._lock:
+            self._follow()
+            self._generation = generation
+
+    def _follow(self) -> None:
+        count = self._broker._topic_config(self.topic_name).partitions
+        deliveries = [one for one in self._deliveries if not self._broker._log(self.topic_name, one.log.number).deleted]
+        if len(deliveries) < len(self._deliveries) or any(
+            one.log is not self._broker._log(self.topic_name, one.log.number) for one in deliveries
+        ):
+            deliveries = []
+        for number in range(len(deliveries), count):
+            deliveries.append(self._open(number))
+        self._deliveries = deliveries
+        if not self._config.single_active_consumer:
+            self._leave_active()
+        elif self._active is None:
+            self._active = FileLock(Path(deliveries[0].directory) / "active.lock")
+
+    def _leave_active(self) -> None:
+        if self._active is not None:
+            self._active.release()
+            self._active = None
+
+    def _open(self, number: int) -> Delivery:
+        log = self._broker._log(self.topic_name, number)
+        delivery = open_delivery(self._broker, log, self.group, ordered=self._config.fifo)
+        if delivery.fresh and self._start == "latest":
+            delivery.skip_to(log.log_end_offset)
+        return delivery
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the handle on {self.topic_name!r} was closed")
+        self._broker._check_open()
+
+    def sync(self) -> None:
+        """What was settled so far is on the disk when this returns."""
+        for delivery in self._deliveries:
+            delivery.sync()
+
+    def wakeup(self) -> None:
+        """Make a blocked `receive` return now, or the next one that would block."""
+        self._woken.set()
+        self._bell.ring()
+
+    def close(self) -> None:
+        """End; a blocked `receive` raises `ClosedError`. Messages that were received and not settled come back in time."""
+        if not self._closed:
+            self._closed = True
+            self._leave_active()
+            self._broker._unregister(self)
+            self._bell.ring()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        if self._active is not None:  # it is the parent's
+            self._active.release()
+        for delivery in self._deliveries:
+            delivery.after_fork()
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<penstock.{type(self).__name__} {self.topic_name!r} group={self.group!r}>"
+
+
+def checked_visibility(value: object) -> float:
+    """A visibility time-out in seconds, or an error that says what is allowed."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"visibility_timeout is {value!r}; give seconds, 0 to {VISIBILITY_MAX_S}")
+    if not 0 <= value <= VISIBILITY_MAX_S:
+        raise InvalidArgumentError(f"visibility_timeout is {value!r}; give seconds, 0 to {VISIBILITY_MAX_S}")
+    return value
+
+
+def checked_seconds(name: str, value: object, most: float = DELAY_MAX_S) -> float:
+    """A number of seconds, or an error that says what is allowed."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidTypeError(f"{name} is {value!r}; give seconds, 0 to {most}")
+    if not 0 <= value <= most:
+        raise InvalidArgumentError(f"{name} is {value!r}; give seconds, 0 to {most}")
+    return value
+
+
+assert MISSING == DISCARDED
