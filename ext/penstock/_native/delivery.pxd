@@ -115,6 +115,7 @@ cdef class Delivery:
     cdef Mapping control_map, slots_map
     cdef list maps
     cdef object reading
+    cdef int64_t reserved  # words below have room on the disk
     cdef RecordCursor cursor
     cdef LogRegion region
     cdef int _renew(self, uint64_t incarnation, bytes boot) except -1

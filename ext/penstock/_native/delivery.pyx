@@ -26,6 +26,7 @@ from penstock._native.control cimport (
     lock_release,
 )
 from penstock._native.format cimport load_be64, record_fields, record_read, varint_read
+from penstock._native.lane cimport system_time_ms
 from penstock._native.mapping cimport Mapping
 from penstock._native.partition cimport LogRegion, Partition
 from penstock._native.records cimport BatchWalker, Record, RecordCursor
@@ -299,6 +300,8 @@ cdef class Delivery:
                 links = Mapping(base + ".links", DELIVERY_CHUNK * sizeof(delivery_link), True, True)
             self.maps.append((map, links))
             self._fill()
+        if end <= self.reserved:
+            return 0
         for number in range(max(first, self.control.frontier >> DELIVERY_CHUNK_BITS), last + 1):
             count = min(end - (number << DELIVERY_CHUNK_BITS), <int64_t>DELIVERY_CHUNK)
             count = min((count + RESERVE_WORDS - 1) // RESERVE_WORDS * RESERVE_WORDS, <int64_t>DELIVERY_CHUNK)
@@ -311,6 +314,7 @@ cdef class Delivery:
                 size = links.file_size()
                 if size < count * <int64_t>sizeof(delivery_link):
                     self._reserve(links, size, count * sizeof(delivery_link))
+            self.reserved = (number << DELIVERY_CHUNK_BITS) + count
         return 0
 
     cdef int _fill(self) except -1:
@@ -370,10 +374,11 @@ cdef class Delivery:
                 raise
         return 0
 
-    def test_hold(self):
-        """Take the lock and mark the state as half changed, for tests of what follows a death in between."""
+    def test_mark_dirty(self):
+        """As if somebody had died in the middle of a change; for tests. Whoever takes the lock next rebuilds."""
         self._acquire()
         self.control.dirty = 1
+        lock_release(&self.lock)
 
     # --- taking in what was stored ---------------------------------------------------------------------------------
 
@@ -504,7 +509,7 @@ cdef class Delivery:
     # --- receiving -------------------------------------------------------------------------------------------------
 
     def claim(self, queue not None, list out not None, int64_t now_ms, int64_t until_ms, Py_ssize_t wanted, int64_t failures_max):
-        """Acquire up to `wanted` messages until `until_ms` and append them to `out`; returns those that failed too often, to be
+        """Acquire up to `wanted` messages until `until_ms` (with `now_ms` -1: so long from the machine's time) and append them to `out`; returns those that failed too often, to be
         dead-lettered by the caller, as a list of (message, when its last lock ran out).
 
         Raises `CorruptionError` when the first one cannot be read (it is given back as a failure, for as long as it was asked for).
@@ -515,6 +520,9 @@ cdef class Delivery:
         cdef list exhausted = None
         if wanted < 1:
             return None
+        if now_ms < 0:
+            now_ms = system_time_ms()
+            until_ms += now_ms
         claims = <delivery_claim *>malloc(wanted * sizeof(delivery_claim))
         if claims == NULL:
             raise MemoryError()

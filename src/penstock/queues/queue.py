@@ -94,8 +94,12 @@ class Queue(ShareGroup):
         Raises `InvalidArgumentError`, `InvalidTypeError`, `RecordTooLargeError`, `QueueFullError`, `DiskFullError`
         (nothing was stored).
         """
-        if self._generation != self._broker.catalog_generation or self._closed:
+        if self._generation != self._catalog_bell.value or self._closed:
             self._refresh()
+        if self._plain and priority == 0 and delay is ttl is group_id is deduplication_id is headers is at is None:
+            if value is None:
+                raise InvalidTypeError("value is None; bytes are needed")
+            return f"{self._id_prefix}{self._append(value, None, None, None, 0).offset}"
         key, extra = self._describe(value, delay, priority, ttl, group_id, at)
         config = self._config
         if config.max_length is not None or config.max_length_bytes is not None:
@@ -407,7 +411,12 @@ class Queue(ShareGroup):
         return 0  # the highest priority
 
     def _follow(self) -> None:
-        self._config = self._broker._queue_config(self.name)
+        config = self._config = self._broker._queue_config(self.name)
+        self._plain = not (
+            config.delay or config.max_priority or config.content_based_deduplication
+            or config.max_length is not None or config.max_length_bytes is not None
+        )  # fmt: skip
+        self._id_prefix = f"{self.name}-0-"
         super()._follow()
 
     def _maintain(self) -> None:

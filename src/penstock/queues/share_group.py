@@ -68,6 +68,9 @@ class ShareGroup:
         self._system = type(broker.clock) is SystemClock
         self._lock = threading.Lock()
         self._generation = -1
+        self._catalog_bell = broker._catalog_bell
+        self._simple: Delivery | None = None  # set: receiving needs no more than one look into it
+        self._visibility_ms = self._failures_max = 0
         self._refresh()
         broker._register(self)
 
@@ -89,6 +92,17 @@ class ShareGroup:
         """
         if type(max_messages) is not int or max_messages < 1:
             raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
+        if self._simple is not None and visibility_timeout is None and self._generation == self._catalog_bell.value:
+            found: list[Message] = []
+            exhausted = self._simple.claim(self, found, -1, self._visibility_ms, max_messages, self._failures_max)
+            if exhausted:
+                self._bury_exhausted(exhausted)
+            if found and not self._simple.flags:
+                return found
+            if found:
+                self._drop_expired(self._simple, found, 0, self._clock.time_ms())
+            if found:
+                return found
         if visibility_timeout is None:
             visibility = self._config.visibility_timeout
         else:
@@ -149,13 +163,16 @@ class ShareGroup:
                 had = len(out)
                 exhausted = delivery.claim(self, out, now, until, wanted - had, failures_max)
                 if exhausted:
-                    for message, ran_out_ms in exhausted:
-                        self._bury(message, "delivery_limit", None, ran_out_ms)
+                    self._bury_exhausted(exhausted)
                 dropped = len(out) > had and self._drop_expired(delivery, out, had, now)
                 if not (exhausted or dropped) or len(out) >= wanted:
                     break
             if len(out) >= wanted:
                 break
+
+    def _bury_exhausted(self, exhausted: list[tuple[Message, int]]) -> None:
+        for message, ran_out_ms in exhausted:
+            self._bury(message, "delivery_limit", None, ran_out_ms)
 
     def _first_partition(self) -> int:
         self._turn = (self._turn + 1) % len(self._deliveries)
@@ -333,6 +350,12 @@ class ShareGroup:
         for number in range(len(deliveries), count):
             deliveries.append(self._open(number))
         self._deliveries = deliveries
+        config = self._config
+        simple = len(deliveries) == 1 and self._system and not config.single_active_consumer
+        simple = simple and config.max_in_flight is None and config.message_ttl is None
+        self._simple = deliveries[0] if simple else None
+        self._visibility_ms = round(config.visibility_timeout * 1000)
+        self._failures_max = config.max_receives or 0
         if not self._config.single_active_consumer:
             self._leave_active()
         elif self._active is None:
@@ -369,6 +392,7 @@ class ShareGroup:
         """End; a blocked `receive` raises `ClosedError`. Messages that were received and not settled come back in time."""
         if not self._closed:
             self._closed = True
+            self._simple = None
             self._leave_active()
             self._broker._unregister(self)
             self._bell.ring()
