@@ -7,7 +7,6 @@ import importlib
 
 from penstock._native.delivery import Message
 from penstock._native.records import Record, RecordMetadata
-from penstock.broker import Broker, open
 from penstock.clock import Clock, SystemClock, VirtualClock
 from penstock.errors import (
     ClosedError,
@@ -40,6 +39,7 @@ from penstock.errors import (
     UnroutableError,
 )
 from penstock.queues.batch import BatchResult
+from penstock.queues.broker import Broker, open
 from penstock.queues.exchange import Exchange
 from penstock.queues.matchers import Binding
 from penstock.queues.queue import Queue, QueueStats

@@ -116,7 +116,8 @@ class UnknownExchangeError(PenstockError, KeyError):
 
 
 class QueueFullError(PenstockError, RuntimeError):
-    """The queue is at its `max_length` (or `max_length_bytes`) and `overflow` is "reject-publish"; nothing was stored."""
+    """The queue is at its `max_length` (or `max_length_bytes`) and `overflow` is "reject-publish"; nothing was
+    stored."""
 
     retriable = True
 

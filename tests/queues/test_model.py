@@ -178,7 +178,11 @@ class QueueMachine(RuleBasedStateMachine):
         expected = self._receive(wanted)
         assert [message.id for message in messages] == [one.name for one in expected]
         for message, one in zip(messages, expected, strict=True):
-            assert (message.value, message.delivery_count, message.failure_count) == (one.value, one.received, one.failures)
+            assert (message.value, message.delivery_count, message.failure_count) == (
+                one.value,
+                one.received,
+                one.failures,
+            )
             assert message.group_id == one.group
             self.held.append((message, one, one.received))
 
@@ -302,3 +306,4 @@ TestFifoQueue = FifoMachine.TestCase
 TestPriorityQueue = PriorityMachine.TestCase
 for _case in (TestStandardQueue, TestFifoQueue, TestPriorityQueue):
     _case.settings = _settings
+del _case

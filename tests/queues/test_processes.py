@@ -48,7 +48,9 @@ def run_workers(path: Path, logs: Path, rounds: int, seed: int, fifo: bool, mess
         log.touch()
         files.append(log)
         workers.append(
-            subprocess.Popen([sys.executable, "-c", WORKER, str(path), str(log), str(len(files) + seed), str(int(fifo))])
+            subprocess.Popen(
+                [sys.executable, "-c", WORKER, str(path), str(log), str(len(files) + seed), str(int(fifo))]
+            )
         )
 
     try:
@@ -143,7 +145,9 @@ def test_groups_keep_their_order_over_processes(tmp_path: Path) -> None:
                 worker.kill()
                 worker.wait()
     seen: dict[bytes, list[int]] = collections.defaultdict(list)
-    for line in shared.read_bytes().splitlines():  # appended under O_APPEND before the acknowledgement: in the order of delivery
+    for line in (
+        shared.read_bytes().splitlines()
+    ):  # appended under O_APPEND before the acknowledgement: in the order of delivery
         group, value = line.split()
         seen[group].append(int(value))
     assert sum(map(len, seen.values())) == 2000
@@ -166,7 +170,9 @@ def test_a_forked_child_receives_too(tmp_path: Path) -> None:
 
 
 def test_a_blocked_receiver_wakes_for_another_process(tmp_path: Path) -> None:
-    code = "import sys, penstock\nwith penstock.open(sys.argv[1]) as b: print(b.queue('q').receive(1, wait=30)[0].value)"
+    code = (
+        "import sys, penstock\nwith penstock.open(sys.argv[1]) as b: print(b.queue('q').receive(1, wait=30)[0].value)"
+    )
     with penstock.open(tmp_path / "data") as broker:
         queue = broker.queue("q")
         child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE)

@@ -127,13 +127,15 @@ static inline uint64_t word_acquire(uint64_t w, int64_t until) {
     return word_make(until, acquired_next(word_acquired(w)), failures, ACQUIRED);
 }
 
-/* The word after what its receiver asks for; 0 when the receipt is stale. `visible` as RELEASE, FAIL, RENEW need it; for
+#define WORD_STALE UINT64_MAX /* no word is this */
+
+/* The word after what its receiver asks for; WORD_STALE when the receipt is. `visible` as RELEASE, FAIL, RENEW need it; for
  * REJECT the reason. */
 static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int64_t visible) {
     int64_t acquired = word_acquired(w), failures = word_failures(w);
-    if (acquired != receipt || acquired == 0) return 0;
+    if (acquired != receipt || acquired == 0) return WORD_STALE;
     if (word_state(w) == ACKNOWLEDGED && action == ACCEPT) return w;
-    if (word_state(w) != ACQUIRED) return 0;
+    if (word_state(w) != ACQUIRED) return WORD_STALE;
     switch (action) {
     case ACCEPT: return word_make(VISIBLE_NEVER, acquired, failures, ACKNOWLEDGED);
     case RELEASE: return word_make(visible, acquired, failures, AVAILABLE);
@@ -142,7 +144,7 @@ static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int6
     case RENEW: return word_make(visible, acquired, failures, ACQUIRED);
     case UNDO: return word_make(visible, acquired - 1, failures, AVAILABLE); /* it was not handed out */
     }
-    return 0;
+    return WORD_STALE;
 }
 
 /* Before a word becomes visible earlier. Under the lock. */

@@ -29,6 +29,7 @@ cdef extern from "delivery.h" nogil:
         FAIL
         UNDO
     const char *DELIVERY_MAGIC
+    const uint64_t WORD_STALE
     const int64_t VISIBLE_NEVER
     const int64_t VISIBLE_PARKED
     const int64_t VISIBLE_MAX
@@ -130,7 +131,7 @@ cdef class Delivery:
     cdef int _parse_in(self, int64_t end) except -1
     cdef int64_t _visible_at(self, record_fields *fields) noexcept
     cdef void _enter(self, int64_t offset, const char *key, int64_t key_length, int64_t visible) noexcept
-    cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n, int64_t visible) except -1
+    cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1
     cdef Message _read(self, queue, int64_t offset)
     cdef Record _record_at(self, int64_t offset)
     cdef uint64_t _word(self, int64_t offset) except? 0

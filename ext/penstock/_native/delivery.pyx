@@ -51,6 +51,7 @@ cdef enum:
     FETCH_BYTES = 1 << 18
     ADVANCE = 1 << 16
     RESERVE_WORDS = 8192
+    REASON_DELIVERY_LIMIT = 1
     REASON_MISSING = 8
     HAS_DELAYS = 1
 
@@ -512,12 +513,13 @@ cdef class Delivery:
         """Acquire up to `wanted` messages until `until_ms` (with `now_ms` -1: so long from the machine's time) and append them to `out`; returns those that failed too often, to be
         dead-lettered by the caller, as a list of (message, when its last lock ran out).
 
-        Raises `CorruptionError` when the first one cannot be read (it is given back as a failure, for as long as it was asked for).
+        Raises `CorruptionError` when the first one cannot be read: a failure, hidden for as long as it was asked for.
         """
         cdef delivery_claim *claims
         cdef int64_t n, i
         cdef Message message
         cdef list exhausted = None
+        cdef bint dead
         if wanted < 1:
             return None
         if now_ms < 0:
@@ -544,12 +546,18 @@ cdef class Delivery:
                     try:
                         message = self._read(queue, claims[i].offset)
                     except CorruptionError:
-                        self._give_back(claims, i, n, until_ms)
-                        if i == 0:
-                            raise
-                        break
+                        if i > 0:
+                            self._give_back(claims, i, n)  # the next call begins with it
+                            break
+                        self._give_back(claims, 1, n)
+                        dead = failures_max > 0 and word_failures(claims[0].word) + 1 >= failures_max
+                        self.settle(
+                            claims[0].offset, word_acquired(claims[0].word), REJECT if dead else FAIL,
+                            REASON_DELIVERY_LIMIT if dead else until_ms,
+                        )
+                        raise
                     except BaseException:
-                        self._give_back(claims, i, n, now_ms)
+                        self._give_back(claims, i, n)
                         raise
                     if message is None:
                         self.settle(claims[i].offset, word_acquired(claims[i].word), REJECT, REASON_MISSING)
@@ -566,11 +574,11 @@ cdef class Delivery:
             free(claims)
         return exhausted
 
-    cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n, int64_t visible) except -1:
-        """The first could not be read: a failure, visible again at `visible`; the others were not handed out."""
+    cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1:
+        """These were not handed out after all."""
         cdef int64_t i
         for i in range(first, n):
-            self.settle(claims[i].offset, word_acquired(claims[i].word), FAIL if i == first else UNDO, visible if i == first else 0)
+            self.settle(claims[i].offset, word_acquired(claims[i].word), UNDO, 0)
         return 0
 
     cdef Message _read(self, queue, int64_t offset):
@@ -657,7 +665,7 @@ cdef class Delivery:
         while True:
             word = word_get(place)
             after = word_settle(word, receipt, ACCEPT, 0)
-            if after == 0:
+            if after == WORD_STALE:
                 raise self._stale(offset, receipt, word)
             if after == word:
                 return 0
@@ -684,7 +692,7 @@ cdef class Delivery:
             while True:
                 word = word_get(place)
                 after = word_settle(word, receipt, action, visible)
-                if after == 0:
+                if after == WORD_STALE:
                     raise self._stale(offset, receipt, word)
                 if after == word:
                     return 0

@@ -31,7 +31,7 @@ class BatchResult:
 
 def checked_batch(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The entries, each with an id, or an error when the batch as a whole is not allowed."""
-    checked = []
+    checked: list[dict[str, Any]] = []
     for entry in entries:
         if not isinstance(entry, Mapping):
             raise InvalidTypeError(f"entries[{len(checked)}] is {entry!r}; a dict of the arguments is needed")
@@ -41,7 +41,8 @@ def checked_batch(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     ids = [entry["id"] for entry in checked]
     if len(set(ids)) < len(ids):
         raise InvalidArgumentError(f"entries have the ids {ids}; they must differ")
-    size = sum(len(entry.get("value") or b"") for entry in checked)
+    bodies = [entry.get("value") for entry in checked]
+    size = sum(memoryview(body).nbytes for body in bodies if isinstance(body, (bytes, bytearray, memoryview)))
     if size > BYTES_MAX:
         raise InvalidArgumentError(f"entries have {size} bytes together; allowed are {BYTES_MAX}")
     return checked

@@ -1,8 +1,9 @@
 """What a dead letter carries: where it came from, why, and RabbitMQ's `x-death` history.
 
-Headers (text, UTF-8): `dead-letter-topic`, `-partition`, `-offset`, `-group`, `-delivery-count`, `-reason`, and `-error` when
-there is one (as KIP-1191 asks for); `x-death`, JSON, a list of {queue, reason, count, exchange, routing-keys, time}, newest
-first, one entry for each queue and reason; `x-first-death-queue`, `-reason`, `-exchange`, which never change.
+Headers (text, UTF-8): `dead-letter-topic`, `-partition`, `-offset`, `-group`, `-delivery-count`, `-reason`, and
+`-error` when there is one (as KIP-1191 asks for); `x-death`, JSON, a list of {queue, reason, count, exchange,
+routing-keys, time}, newest first, one entry for each queue and reason; `x-first-death-queue`, `-reason`, `-exchange`,
+which never change.
 """
 
 from __future__ import annotations
@@ -52,9 +53,7 @@ def cycles(message: Message, queue: str, reason: str) -> bool:
 def dead_letter_headers(message: Message, group: str, reason: str, error: str | None, now_ms: int) -> Headers:
     """The headers of the dead letter that a message becomes."""
     kept: Headers = [
-        (name, value)
-        for name, value in message.headers
-        if not name.startswith(PREFIX) and name != "x-death"
+        (name, value) for name, value in message.headers if not name.startswith(PREFIX) and name != "x-death"
     ]
     found = [
         ("topic", message.topic),

@@ -1,7 +1,8 @@
 """Deduplication of messages by id (SQS FIFO): what was sent within the window is remembered, in all processes.
 
-The id is a header of the stored message, and the table in SQLite is an index over the log: whoever sends first takes in what
-was stored since, in the same transaction. So a death between storing and remembering neither loses nor repeats a message.
+The id is a header of the stored message, and the table in SQLite is an index over the log: whoever sends first takes
+in what was stored since, in the same transaction. So a death between storing and remembering neither loses nor
+repeats a message.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from penstock.streams.topic_partition import TopicPartition
 if TYPE_CHECKING:
     import sqlite3
 
-    from penstock.broker import Broker
+    from penstock.queues.broker import Broker
     from penstock.queues.queue import Queue
 
 DEDUPLICATION_HEADER = "penstock.deduplication-id"
@@ -54,7 +55,9 @@ class Deduplication:
             ).fetchone()
             if row is not None and row[2] + window > now:
                 return int(row[1])
-            stored = self._queue._append(value, key, [*headers, (DEDUPLICATION_HEADER, identity.encode())], None, partition)
+            stored = self._queue._append(
+                value, key, [*headers, (DEDUPLICATION_HEADER, identity.encode())], None, partition
+            )
             self._remember(connection, scope, identity, partition, stored.offset, now)
             if stored.offset == end:
                 self._set_taken_in(connection, partition, end + 1)
@@ -123,10 +126,10 @@ class Deduplication:
         """What was received with this id."""
         now = self._broker.clock.time_ms()
         with self._store.transaction() as connection:
-            connection.execute("DELETE FROM attempts WHERE queue = ? AND made_ms <= ?", (self._queue.name, now - ATTEMPT_WINDOW_MS))
+            connection.execute(
+                "DELETE FROM attempts WHERE queue = ? AND made_ms <= ?", (self._queue.name, now - ATTEMPT_WINDOW_MS)
+            )
             connection.execute(
                 "INSERT OR REPLACE INTO attempts VALUES (?, ?, ?, ?)",
                 (self._queue.name, attempt_id, json.dumps(receipts), now),
             )
-
-

@@ -1,7 +1,7 @@
 """Opening the delivery state of a share group in a partition.
 
-Crash policy: whoever opens it first after the last process died makes the lock anew, under a file lock; after the machine
-went down it also takes the state back to what the log has.
+Crash policy: whoever opens it first after the last process died makes the lock anew, under a file lock; after the
+machine went down it also takes the state back to what the log has.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Exchanges: messages are published with a routing key and headers, and stored in every queue whose binding matches.
 
-Semantics as RabbitMQ's: one copy for each queue, however many bindings match and whatever way through other exchanges; what
-matches nothing goes to the alternate exchange, or is dropped, or (`mandatory`) raises. Bindings are durable, shared by all
-processes, and take effect with the next publish.
+Semantics as RabbitMQ's: one copy for each queue, however many bindings match and whatever way through other
+exchanges; what matches nothing goes to the alternate exchange, or is dropped, or (`mandatory`) raises. Bindings are
+durable, shared by all processes, and take effect with the next publish.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from penstock.queues.queue import Queue, checked_headers
 from penstock.streams.topic import Topic
 
 if TYPE_CHECKING:
-    from penstock.broker import Broker
+    from penstock.queues.broker import Broker
 
 _CACHED_ROUTES = 100_000
 Destination = tuple[str, str]
@@ -42,11 +42,11 @@ class Exchange:
     def bind(
         self, target: Queue | Exchange | Topic | str, routing_key: str = "", arguments: Mapping[str, Any] | None = None
     ) -> None:
-        """Send what matches to a queue (or its name), an exchange, or a topic (whose share groups and consumers all see the
-        one copy). May be repeated.
+        """Send what matches to a queue (or its name), an exchange, or a topic (whose share groups and consumers all
+        see the one copy). May be repeated.
 
-        `routing_key`: direct: equal; topic: words with `*` and `#`; consistent-hash: the weight; fanout, headers: not looked
-        at. `arguments`: for headers exchanges, the headers to match, and `x-match`.
+        `routing_key`: direct: equal; topic: words with `*` and `#`; consistent-hash: the weight; fanout, headers: not
+        looked at. `arguments`: for headers exchanges, the headers to match, and `x-match`.
         """
         kind, name = self._target(target)
         given = checked_arguments(arguments)
@@ -88,18 +88,21 @@ class Exchange:
             return "topic", target.name
         if isinstance(target, str):
             return "queue", self._broker._existing_queue(target).name
-        raise InvalidTypeError(f"target is {type(target).__name__}; a Queue, Exchange, Topic, or a queue's name is needed")
+        raise InvalidTypeError(
+            f"target is {type(target).__name__}; a Queue, Exchange, Topic, or a queue's name is needed"
+        )
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
     def publish(
         self, value: Any, routing_key: str = "", headers: Any = None, mandatory: bool = False, **options: Any
     ) -> list[str]:
-        """Store a message in every queue that it is routed to; returns their ids (a publisher confirm: they are stored).
+        """Store a message in every queue that it is routed to; returns their ids (a publisher confirm: they are
+        stored).
 
         `mandatory`: raise `UnroutableError` when it matches nothing, instead of dropping it ([]). `options`: `delay`,
-        `priority`, `ttl`, `group_id`, `deduplication_id`, `at`, as for `Queue.send`. Raises what `Queue.send` raises; queues
-        stored before the failing one keep their copy.
+        `priority`, `ttl`, `group_id`, `deduplication_id`, `at`, as for `Queue.send`. Raises what `Queue.send` raises;
+        queues stored before the failing one keep their copy.
         """
         pairs = [] if headers is None else checked_headers(headers)
         sends = self._routes.get(routing_key) if self._generation == self._broker._routing_generation else None
@@ -147,7 +150,10 @@ def checked_arguments(arguments: object) -> dict[str, Any]:
         return {}
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise InvalidTypeError(f"arguments is {arguments!r}; a dict with str keys is needed")
-    plain = {name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value for name, value in arguments.items()}
+    plain = {
+        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for name, value in arguments.items()
+    }
     for name, value in plain.items():
         if value is not None and not isinstance(value, (str, int, float, bool)):
             raise InvalidTypeError(f"arguments[{name!r}] is {value!r}; a str, bytes, number or None is needed")

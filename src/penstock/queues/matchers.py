@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -99,12 +99,16 @@ def _hash(text: str) -> int:
 
 
 def headers_match(arguments: Mapping[str, Any], headers: Mapping[str, Any]) -> bool:
-    """RabbitMQ's rule: `x-match` is all (default), any, all-with-x or any-with-x; names that begin with `x-` count only for
-    the latter two; an argument of None asks only that the header is there."""
+    """RabbitMQ's rule: `x-match` is all (default), any, all-with-x or any-with-x; names that begin with `x-` count
+    only for the latter two; an argument of None asks only that the header is there."""
     kind = arguments.get("x-match", "all")
     with_x = kind.endswith("-with-x")
-    wanted = {name: value for name, value in arguments.items() if name != "x-match" and (with_x or not name.startswith("x-"))}
-    hits = (name in headers and (value is None or _text(headers[name]) == _text(value)) for name, value in wanted.items())
+    wanted = {
+        name: value for name, value in arguments.items() if name != "x-match" and (with_x or not name.startswith("x-"))
+    }
+    hits = (
+        name in headers and (value is None or _text(headers[name]) == _text(value)) for name, value in wanted.items()
+    )
     return any(hits) if kind.startswith("any") else all(hits)
 
 
@@ -112,7 +116,13 @@ def _text(value: Any) -> Any:
     return value.decode("utf-8", "replace") if isinstance(value, (bytes, bytearray)) else str(value)
 
 
-_MATCHERS = {"direct": _Direct, "fanout": _Fanout, "topic": _Topic, "headers": _Headers, "consistent-hash": _ConsistentHash}
+_MATCHERS: dict[str, Callable[[list[Binding]], Matcher]] = {
+    "direct": _Direct,
+    "fanout": _Fanout,
+    "topic": _Topic,
+    "headers": _Headers,
+    "consistent-hash": _ConsistentHash,
+}
 
 
 def make_matcher(kind: str, bindings: list[Binding]) -> Matcher:
@@ -125,7 +135,9 @@ def check_binding(kind: str, routing_key: object, arguments: Mapping[str, Any]) 
     if not isinstance(routing_key, str) or len(routing_key.encode("utf-8", "surrogateescape")) > 255:
         raise InvalidArgumentError(f"routing_key is {routing_key!r}; give a str of at most 255 bytes")
     if kind == "consistent-hash" and not (routing_key.isdigit() and 1 <= int(routing_key) <= 1000):
-        raise InvalidArgumentError(f"routing_key is {routing_key!r}; a consistent-hash exchange needs the weight, '1' to '1000'")
+        raise InvalidArgumentError(
+            f"routing_key is {routing_key!r}; a consistent-hash exchange needs the weight, '1' to '1000'"
+        )
     if kind == "headers" and arguments.get("x-match", "all") not in X_MATCHES:
         raise InvalidArgumentError(
             f"x-match is {arguments['x-match']!r}; allowed are {', '.join(map(repr, X_MATCHES))}"

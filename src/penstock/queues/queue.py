@@ -1,12 +1,13 @@
-"""A queue: a topic with one share group. SQS's and RabbitMQ's models: delays, priorities, message groups, limits, dead letters.
+"""A queue: a topic with one share group. SQS's and RabbitMQ's models: delays, priorities, message groups, limits,
+dead letters.
 
-Storage: partition p holds the messages of priority `max_priority - p`; a message group is the record's key; what the queue
-needs to know of a message (when it becomes visible, when it expires, its deduplication id) are headers `penstock.*`.
+Storage: partition p holds the messages of priority `max_priority - p`; a message group is the record's key; what the
+queue needs to know of a message (when it becomes visible, when it expires, its deduplication id) are headers
+`penstock.*`.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,17 +25,18 @@ from penstock._native.delivery import (
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError, QueueFullError
 from penstock.queues.batch import BatchResult, batch_results, checked_batch
 from penstock.queues.dead_letter import Headers, source_of
-from penstock.queues.deduplication import DEDUPLICATION_HEADER, Deduplication, content_id
+from penstock.queues.deduplication import Deduplication, content_id
 from penstock.queues.queue_config import DELAY_MAX_S, QueueConfig
 from penstock.queues.redrive import RedriveReport, RedriveTask
 from penstock.queues.share_group import ShareGroup, checked_seconds
 from penstock.queues.worker import Worker
 
 if TYPE_CHECKING:
-    from penstock.broker import Broker
+    from penstock.queues.broker import Broker
 
 STATES = ("ready", "in_flight", "delayed", "dead")
 _PEEK_MAX = 1 << 20
+_PLAIN = (0, None, None, None, None, None, None)  # the arguments of `send` that most calls leave as they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +87,18 @@ class Queue(ShareGroup):
     ) -> str:
         """Store a message; returns its id. Stored when this returns, as durable as the broker's `fsync`.
 
-        `value`: bytes-like. `delay`: seconds until it becomes visible (default: the queue's), or `at`, a point in time (an
-        aware `datetime`, or milliseconds since the epoch). `priority`: 0 to the queue's `max_priority`. `ttl`: seconds after
-        which it is not delivered any more. `group_id`: its message group. `deduplication_id`: nothing is stored when one
-        with this id was sent within the queue's `deduplication_window`; returns that one's id. `headers`: (str, bytes or
-        None) pairs.
+        `value`: bytes-like. `delay`: seconds until it becomes visible (default: the queue's), or `at`, a point in
+        time (an aware `datetime`, or milliseconds since the epoch). `priority`: 0 to the queue's `max_priority`.
+        `ttl`: seconds after which it is not delivered any more. `group_id`: its message group. `deduplication_id`:
+        nothing is stored when one with this id was sent within the queue's `deduplication_window`; returns that one's
+        id. `headers`: (str, bytes or None) pairs.
 
         Raises `InvalidArgumentError`, `InvalidTypeError`, `RecordTooLargeError`, `QueueFullError`, `DiskFullError`
         (nothing was stored).
         """
         if self._generation != self._catalog_bell.value or self._closed:
             self._refresh()
-        if self._plain and priority == 0 and delay is ttl is group_id is deduplication_id is headers is at is None:
+        if self._plain and (priority, delay, ttl, group_id, deduplication_id, headers, at) == _PLAIN:
             if value is None:
                 raise InvalidTypeError("value is None; bytes are needed")
             return f"{self._id_prefix}{self._append(value, None, None, None, 0).offset}"
@@ -115,14 +117,22 @@ class Queue(ShareGroup):
         return f"{self.name}-{partition}-{offset}"
 
     def _describe(
-        self, value: Any, delay: float | None, priority: int, ttl: float | None, group_id: str | None, at: datetime | int | None
+        self,
+        value: Any,
+        delay: float | None,
+        priority: int,
+        ttl: float | None,
+        group_id: str | None,
+        at: datetime | int | None,
     ) -> tuple[bytes | None, Headers]:
         """Check the arguments of `send`; the record's key, and the headers that the queue needs."""
         config = self._config
         if value is None:
             raise InvalidTypeError("value is None; bytes are needed")
         if type(priority) is not int or not 0 <= priority <= config.max_priority:
-            raise InvalidArgumentError(f"priority is {priority!r}; queue {self.name!r} allows an int from 0 to {config.max_priority}")
+            raise InvalidArgumentError(
+                f"priority is {priority!r}; queue {self.name!r} allows an int from 0 to {config.max_priority}"
+            )
         extra: Headers = []
         if delay is not None or at is not None or config.delay:
             visible = self._visible_ms(delay, at)
@@ -165,7 +175,12 @@ class Queue(ShareGroup):
         if isinstance(values, (str, bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
         special = delay is not None or ttl is not None or bool(config.delay)
-        if special or config.content_based_deduplication or config.max_length is not None or config.max_length_bytes is not None:
+        if (
+            special
+            or config.content_based_deduplication
+            or config.max_length is not None
+            or config.max_length_bytes is not None
+        ):
             return self._send_each(values, delay, priority, ttl, group_ids)
         self._describe(b"", None, priority, None, None, None)
         partition = config.max_priority - priority
@@ -182,7 +197,12 @@ class Queue(ShareGroup):
                     raise
 
     def _send_each(
-        self, values: Iterable[Any], delay: float | None, priority: int, ttl: float | None, group_ids: Iterable[str] | None
+        self,
+        values: Iterable[Any],
+        delay: float | None,
+        priority: int,
+        ttl: float | None,
+        group_ids: Iterable[str] | None,
     ) -> int:
         groups = iter(group_ids) if group_ids is not None else None
         sent = 0
@@ -196,20 +216,22 @@ class Queue(ShareGroup):
         return sent
 
     def _make_room(self, count: int, size_bytes: int) -> None:
-        """Apply `max_length` and `max_length_bytes` before `count` messages are stored."""
+        """Apply `max_length` and `max_length_bytes` before `count` messages of `size_bytes` are stored."""
         config = self._config
-        most = math.inf if config.max_length is None else config.max_length
-        ready = self._ready_count(most - count)
-        if config.max_length_bytes is not None and self._ready_bytes() + size_bytes > config.max_length_bytes or ready + count > most:
+        while self._too_full(count, size_bytes):
             if config.overflow == "reject-publish":
-                raise QueueFullError(f"queue {self.name!r} is full: max_length is {config.max_length}, max_length_bytes is {config.max_length_bytes}")
-        while ready and (
-            ready + count > most
-            or (config.max_length_bytes is not None and self._ready_bytes() + size_bytes > config.max_length_bytes)
-        ):
+                raise QueueFullError(
+                    f"queue {self.name!r} is full: max_length is {config.max_length}, "
+                    f"max_length_bytes is {config.max_length_bytes}"
+                )
             if not self._drop_head():
-                break
-            ready -= 1
+                return  # the new message alone is over the limit: it is stored, and dropped by the next one
+
+    def _too_full(self, count: int, size_bytes: int) -> bool:
+        most, most_bytes = self._config.max_length, self._config.max_length_bytes
+        if most is not None and self._ready_count(most - count) + count > most:
+            return True
+        return most_bytes is not None and self._ready_bytes() + size_bytes > most_bytes
 
     def _ready_count(self, enough: float) -> int:
         bound = sum(delivery.log.log_end_offset - delivery.start for delivery in self._deliveries)
@@ -235,9 +257,10 @@ class Queue(ShareGroup):
     # --- SQS's batches ---------------------------------------------------------------------------------------------
 
     def send_batch(self, entries: Iterable[Mapping[str, Any]]) -> list[BatchResult]:
-        """Send up to 10 messages of at most 1 MiB together (SQS's SendMessageBatch); a result for each, in their order.
+        """Send up to 10 messages of at most 1 MiB together (SQS's SendMessageBatch); a result for each, in order.
 
-        An entry: the arguments of `send` by name, and optionally `id`. What fails does not keep the others from being sent.
+        An entry: the arguments of `send` by name, and optionally `id`. What fails does not keep the others from being
+        sent.
         """
         checked = checked_batch(entries)
         return batch_results(checked, lambda entry: self.send(**entry))
@@ -273,14 +296,13 @@ class Queue(ShareGroup):
             raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
         self._refresh()
         found = self._find(state, max_messages, filter)
-        if state == "dead" and len(found) < max_messages and self._config.dead_letter is not None:
-            if self._config.dead_letter in self._broker.queues():
-                letters = self._broker.queue(self._config.dead_letter)
+        letters = self._config.dead_letter
+        if state == "dead" and len(found) < max_messages and letters in self._broker.queues():
 
-                def ours(message: Message) -> bool:
-                    return source_of(message.all_headers) == self.name and (filter is None or filter(message))
+            def ours(message: Message) -> bool:
+                return source_of(message.all_headers) == self.name and (filter is None or filter(message))
 
-                found += letters._find("ready", max_messages - len(found), ours)
+            found += self._broker.queue(str(letters))._find("ready", max_messages - len(found), ours)
         return found
 
     def _find(self, state: str, most: int, accept: Callable[[Message], bool] | None) -> list[Message]:
@@ -307,7 +329,12 @@ class Queue(ShareGroup):
         oldest_ms = now
         for delivery in self._deliveries:
             counts = delivery.counts(now)
-            ready, in_flight, delayed, dead = ready + counts[0], in_flight + counts[1], delayed + counts[2], dead + counts[3]
+            ready, in_flight, delayed, dead = (
+                ready + counts[0],
+                in_flight + counts[1],
+                delayed + counts[2],
+                dead + counts[3],
+            )
             if counts[4] >= 0:
                 message = delivery.read(self, counts[4])
                 if message is not None:
@@ -338,7 +365,8 @@ class Queue(ShareGroup):
     # --- everything at once ----------------------------------------------------------------------------------------
 
     def purge(self, state: str = "unsettled") -> int:
-        """Drop every ready and delayed message (`state` "dead": the dead ones); returns how many. What is in flight stays."""
+        """Drop every ready and delayed message (`state` "dead": the dead ones); returns how many. What is in flight
+        stays."""
         if state not in ("unsettled", "dead"):
             raise InvalidArgumentError(f"state is {state!r}; allowed are 'unsettled', 'dead'")
         self._refresh()
@@ -355,9 +383,9 @@ class Queue(ShareGroup):
     ) -> RedriveReport:
         """Give dead messages another try; returns what was moved.
 
-        Those kept here as dead, and those in the `dead_letter` queue that came from here, come back to this queue; called on
-        a queue of dead letters, its ready messages go back to where they came from. `filter(message)` selects;
-        `edit(message)` returns another body; `to`: the queue to move them to; `rate`: messages per second;
+        Those kept here as dead, and those in the `dead_letter` queue that came from here, come back to this queue;
+        called on a queue of dead letters, its ready messages go back to where they came from. `filter(message)`
+        selects; `edit(message)` returns another body; `to`: the queue to move them to; `rate`: messages per second;
         `dry_run`: only say which. A death in the middle may move one message twice, and loses none.
         """
         return RedriveTask(self, filter, edit, to, max_messages, rate, dry_run).run()
@@ -459,7 +487,9 @@ def checked_headers(headers: Any) -> Headers:
         pairs = list(headers.items() if isinstance(headers, Mapping) else headers)
         for name, _ in pairs:
             if isinstance(name, str) and name.startswith("penstock."):
-                raise InvalidArgumentError(f"a header is named {name!r}; names that begin with 'penstock.' are the queue's own")
+                raise InvalidArgumentError(
+                    f"a header is named {name!r}; names that begin with 'penstock.' are the queue's own"
+                )
     except (TypeError, ValueError) as error:
         if isinstance(error, PenstockError):
             raise

@@ -87,7 +87,8 @@ class QueueConfig:
     auto_delete: bool = False
     """The queue is deleted when its last consumer (`consume`, iteration) goes away."""
     retry_delay: float = 0.0
-    """A failed message comes back after this times its failures, at most `retry_delay_max` (KIP-932's delayed retry)."""
+    """A failed message comes back after this times its failures, at most `retry_delay_max` (KIP-932's delayed
+    retry)."""
     retry_delay_max: float = 600.0
     """Most of `retry_delay` times failures."""
 
@@ -104,7 +105,9 @@ class QueueConfig:
                 f"dead_letter is {new.dead_letter!r} and dead_letter_exchange is {new.dead_letter_exchange!r}; give one"
             )
         if new.fifo and new.max_priority:
-            raise InvalidConfigError("fifo is True and max_priority is not 0: the order of a fifo queue is that of its groups")
+            raise InvalidConfigError(
+                "fifo is True and max_priority is not 0: the order of a fifo queue is that of its groups"
+            )
         return new
 
     def check_change(self, name: str, changes: Mapping[str, Any]) -> None:
@@ -132,7 +135,7 @@ def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
 def _check(name: str, value: Any) -> None:
     if name in _NUMBERS:
         least, most, none, fraction = _NUMBERS[name]
-        kind: tuple[type, ...] = (int, float) if fraction else (int,)
+        kind = (int, float) if fraction else int
         if none and value is None:
             return
         if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= most:

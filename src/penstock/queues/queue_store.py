@@ -1,6 +1,7 @@
 """Queues, exchanges, bindings, schedules, and what is remembered for deduplication, in SQLite.
 
-Process safety: SQLite's own (WAL, immediate transactions); whoever changes a definition rings the catalog's bell. Thread
+Process safety: SQLite's own (WAL, immediate transactions); whoever changes a definition rings the catalog's bell.
+Thread
 safety: one connection behind a lock. Crash policy: SQLite's.
 """
 
@@ -23,8 +24,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, config TEXT NOT NULL, used_ms INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS exchanges (name TEXT PRIMARY KEY, type TEXT NOT NULL, alternate TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS bindings (
-    exchange TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, arguments TEXT NOT NULL,
-    PRIMARY KEY (exchange, kind, target, routing_key, arguments)
+    exchange TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, arguments TEXT NOT
+    NULL, PRIMARY KEY (exchange, kind, target, routing_key, arguments)
 ) STRICT;
 CREATE TABLE IF NOT EXISTS schedules (
     name TEXT PRIMARY KEY, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, cron TEXT NOT NULL,

@@ -20,7 +20,9 @@ class Router:
         for exchange, kind, target, routing_key, arguments in store.read("SELECT * FROM bindings"):
             bindings.setdefault(exchange, []).append(Binding(kind, target, routing_key, json.loads(arguments)))
         rows = store.read("SELECT name, type, alternate FROM exchanges")
-        self._matchers: dict[str, Matcher] = {name: make_matcher(kind, bindings.get(name, [])) for name, kind, _ in rows}
+        self._matchers: dict[str, Matcher] = {
+            name: make_matcher(kind, bindings.get(name, [])) for name, kind, _ in rows
+        }
         self._alternates: dict[str, str | None] = {name: alternate for name, _, alternate in rows}
         self._queues = {name for (name,) in store.read("SELECT name FROM queues")}
         self.uses_headers = any(kind == "headers" for _, kind, _ in rows)

@@ -1,7 +1,7 @@
 """Messages at the times that a cron expression names, sent by one elected process.
 
-Crash policy: the message of a due time carries a deduplication id, and the next due time is stored after it; who takes over
-after a death in between sends it again, which stores nothing.
+Crash policy: the message of a due time carries a deduplication id, and the next due time is stored after it; who
+takes over after a death in between sends it again, which stores nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from penstock.storage.directory import FileLock
 from penstock.storage.topic_config import check_topic_name
 
 if TYPE_CHECKING:
-    from penstock.broker import Broker
+    from penstock.queues.broker import Broker
     from penstock.queues.exchange import Exchange
     from penstock.queues.queue import Queue
 
@@ -70,7 +70,9 @@ class Schedules:
         if not isinstance(body, (bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"body is {type(body).__name__}; bytes are needed")
         due = next_due_ms(cron, self._broker.clock.time_ms())
-        pairs = [(key, None if value is None else value.decode("latin-1")) for key, value in checked_headers(headers or [])]
+        pairs = [
+            (key, None if value is None else value.decode("latin-1")) for key, value in checked_headers(headers or [])
+        ]
         self._broker._queues.write(
             "INSERT OR REPLACE INTO schedules VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             name, kind, target.name, routing_key, cron, bytes(body), json.dumps(pairs), due,
@@ -82,7 +84,9 @@ class Schedules:
         """Every schedule, by name."""
         if not self._broker._has_queues():
             return []
-        rows = self._broker._queues.read("SELECT name, kind, target, routing_key, cron, body, due_ms FROM schedules ORDER BY name")
+        rows = self._broker._queues.read(
+            "SELECT name, kind, target, routing_key, cron, body, due_ms FROM schedules ORDER BY name"
+        )
         return [Schedule(*row) for row in rows]
 
     def delete(self, name: str) -> None:
@@ -99,7 +103,9 @@ class Schedules:
         for name, kind, target, key, cron, body, headers, due in self._broker._queues.read(
             "SELECT * FROM schedules WHERE due_ms <= ?", now
         ):
-            pairs = [(header, None if value is None else value.encode("latin-1")) for header, value in json.loads(headers)]
+            pairs = [
+                (header, None if value is None else value.encode("latin-1")) for header, value in json.loads(headers)
+            ]
             identity = f"schedule:{name[:80]}:{due}"
             try:
                 if kind == "queue":
@@ -160,7 +166,9 @@ def next_due_ms(cron: object, after_ms: int) -> int:
     except ImportError as error:
         raise ImportError("schedules need croniter: pip install 'penstock[schedule]'") from error
     if not isinstance(cron, str) or not croniter.is_valid(cron, second_at_beginning=True):
-        raise InvalidArgumentError(f"cron is {cron!r}; give five fields (minute hour day month weekday), or six, seconds first")
+        raise InvalidArgumentError(
+            f"cron is {cron!r}; give five fields (minute hour day month weekday), or six, seconds first"
+        )
     begin = datetime.fromtimestamp(after_ms / 1000, UTC)
     found: datetime = croniter(cron, begin, second_at_beginning=True).get_next(datetime)
     return round(found.timestamp() * 1000)

@@ -1,8 +1,8 @@
 """Receiving with acknowledgements from a topic: KIP-932's share groups, and the half of a queue that receives.
 
-Semantics: a received message is acquired for the visibility time-out; acknowledged, it is never delivered to the group again;
-given back or timed out, it is. Only failures (nack, time-out) count towards the limit. Several groups over one topic each see
-every message; ordinary consumers read and replay the same records, acknowledged or not.
+Semantics: a received message is acquired for the visibility time-out; acknowledged, it is never delivered to the
+group again; given back or timed out, it is. Only failures (nack, time-out) count towards the limit. Several groups
+over one topic each see every message; ordinary consumers read and replay the same records, acknowledged or not.
 Thread and process safety: any number of both.
 """
 
@@ -40,7 +40,7 @@ from penstock.storage.directory import FileLock
 from penstock.streams.topic_partition import TopicPartition
 
 if TYPE_CHECKING:
-    from penstock.broker import Broker
+    from penstock.queues.broker import Broker
 
 RELEASE, REJECT, RENEW, FAIL, UNDO = 2, 3, 4, 5, 6  # see delivery.h
 _WAIT_SLICE_S = 1.0
@@ -85,7 +85,8 @@ class ShareGroup:
     def receive(
         self, max_messages: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
     ) -> list[Message]:
-        """Up to `max_messages`, as soon as there is one; [] when none came in `wait` seconds (0: do not wait, None: for ever).
+        """Up to `max_messages`, as soon as there is one; [] when none came in `wait` seconds (0: do not wait, None:
+        for ever).
 
         `visibility_timeout`: seconds, default the queue's. Raises `InvalidArgumentError`, `OverLimitError`,
         `CorruptionError` (a message that cannot be read; the others follow with the next call), `ClosedError`.
@@ -117,9 +118,7 @@ class ShareGroup:
         deadline = math.inf if wait is None else self._clock.monotonic() + checked_seconds("wait", wait)
         return self._wait_for(max_messages, visibility, deadline, self._woken)
 
-    def _wait_for(
-        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event
-    ) -> list[Message]:
+    def _wait_for(self, max_messages: int, visibility: float, deadline: float, stop: threading.Event) -> list[Message]:
         out: list[Message] = []
         slice_s = _WAIT_SLICE_S if self._system else _VIRTUAL_SLICE_S
         if self._active is not None:
@@ -153,10 +152,7 @@ class ShareGroup:
         failures_max = self._config.max_receives or 0
         deliveries = self._deliveries
         count = len(deliveries)
-        if count == 1:
-            first = 0
-        else:
-            first = self._first_partition()
+        first = 0 if count == 1 else self._first_partition()
         for step in range(count):
             delivery = deliveries[(first + step) % count]
             while True:
@@ -260,7 +256,9 @@ class ShareGroup:
         return self._delivery_of(partition), offset, receipt
 
     def _extend(self, message: Message, seconds: float) -> None:
-        self._renew(self._delivery_of(message.partition), message.offset, message.delivery_count, checked_visibility(seconds))
+        self._renew(
+            self._delivery_of(message.partition), message.offset, message.delivery_count, checked_visibility(seconds)
+        )
 
     def _nack(self, message: Message, delay: float, failed: bool, error: str | None = None) -> None:
         seconds = checked_seconds("delay", delay)
@@ -285,24 +283,30 @@ class ShareGroup:
         self._bury(message, "rejected", None if reason == "rejected" else reason, None)
 
     def _bury(self, message: Message, reason: str, error: str | None, ran_out_ms: int | None) -> None:
-        """Dead-letter a message that this process holds. The letter is stored before the message is settled, so a death in
-        between may store it again: when the lock of a message that failed too often had run out, the letters since are looked at."""
+        """Dead-letter a message that this process holds. The letter is stored before the message is settled, so a
+        death in between may store it again: when the lock of a message that failed too often had run out, the letters
+        since are looked at."""
         delivery = self._delivery_of(message.partition)
-        target = self._config.dead_letter or self._config.dead_letter_exchange
-        code = REASONS[reason]
-        if target is None:
+        if self._config.dead_letter is None and self._config.dead_letter_exchange is None:
+            code = REASONS[reason]
             delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
             return
-        now = self._clock.time_ms()
-        if self._config.dead_letter is not None:
-            if not cycles(message, self._config.dead_letter, reason):
-                letters = self._broker._dead_letter_queue(self._config.dead_letter, self._config)
-                if ran_out_ms is None or not letters._has_letter(message, self.group, ran_out_ms):
-                    letters._append(message.value, message.key, dead_letter_headers(message, self.group, reason, error, now))
-        else:
-            headers = dead_letter_headers(message, self.group, reason, error, now)
-            self._broker._dead_letter_exchange(self._config, message, headers)
+        self._store_letter(message, reason, error, ran_out_ms, self._clock.time_ms())
         delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
+
+    def _store_letter(
+        self, message: Message, reason: str, error: str | None, ran_out_ms: int | None, now_ms: int
+    ) -> None:
+        headers = dead_letter_headers(message, self.group, reason, error, now_ms)
+        target = self._config.dead_letter
+        if target is None:
+            self._broker._dead_letter_exchange(self._config, message, headers)
+            return
+        if cycles(message, target, reason):
+            return
+        letters = self._broker._dead_letter_queue(target, self._config)
+        if ran_out_ms is None or not letters._has_letter(message, self.group, ran_out_ms):
+            letters._append(message.value, message.key, headers)
 
     def _has_letter(self, message: Message, group: str, since_ms: int) -> bool:
         """Whether a dead letter of this message was stored here since its last lock began."""
@@ -389,7 +393,8 @@ class ShareGroup:
         self._bell.ring()
 
     def close(self) -> None:
-        """End; a blocked `receive` raises `ClosedError`. Messages that were received and not settled come back in time."""
+        """End; a blocked `receive` raises `ClosedError`. Messages that were received and not settled come back in
+        time."""
         if not self._closed:
             self._closed = True
             self._simple = None

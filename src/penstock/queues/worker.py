@@ -22,13 +22,14 @@ _RECEIVE_S = 1.0
 
 
 class Worker:
-    """Calls `handler(message)` for every message of a queue or share group: returned, it is acknowledged; raised, it is given
-    back with the retry policy's delay, and in the end dead-lettered with the traceback in `dead-letter-error`.
+    """Calls `handler(message)` for every message of a queue or share group: returned, it is acknowledged; raised, it is
+    given back with the retry policy's delay, and in the end dead-lettered with the traceback in `dead-letter-error`.
 
-    `threads`: handlers at once in this process. `processes`: so many processes (spawned: the handler must be importable), each with
-    `threads` threads. `prefetch`: messages a thread receives at a time. `retry`: a `RetryPolicy`. While a handler runs, the time-outs of what its
-    thread holds are extended. A stop (`stop`, SIGTERM or SIGINT in `run`) finishes the messages in hand and gives what was
-    prefetched back at once, which is no failure. In a fifo queue the messages of a group are handled one after another, whatever the number of threads.
+    `threads`: handlers at once in this process. `processes`: so many processes, each with `threads` threads (spawned:
+    the handler must be importable). `prefetch`: messages a thread receives at a time. `retry`: a `RetryPolicy`. While a
+    handler runs, the time-outs of what its thread holds are extended. A stop (`stop`, SIGTERM or SIGINT in `run`)
+    finishes the messages in hand and gives what was prefetched back at once, which is no failure. In a fifo queue the
+    messages of a group are handled one after another, whatever the number of threads.
     """
 
     def __init__(
@@ -86,7 +87,9 @@ class Worker:
         if processes:
             context = multiprocessing.get_context("spawn")
             for _ in range(processes):
-                process = context.Process(target=_work, args=(self._queue, self._handler, self._options()), daemon=False)
+                process = context.Process(
+                    target=_work, args=(self._queue, self._handler, self._options()), daemon=False
+                )
                 process.start()
                 self._processes.append(process)
             return self
@@ -161,8 +164,9 @@ class Worker:
         trace = "".join(traceback.format_exception(error))
         failures = message.failure_count + 1
         limit = self._retry.max_attempts
+        what = repr(error)  # not the error itself: a kept log record would keep its frames
         _log.warning(
-            "message %s failed (%d): %r", message.id, failures, error, extra={"message_id": message.id, "error": repr(error)}
+            "message %s failed (%d): %s", message.id, failures, what, extra={"message_id": message.id, "error": what}
         )
         if isinstance(error, self._retry.give_up_on):
             self._settle(lambda: self._queue._bury(message, "rejected", trace, None))

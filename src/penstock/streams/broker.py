@@ -15,7 +15,7 @@ import uuid
 import weakref
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from penstock._native.partition import Bell, Bells
 from penstock.clock import Clock, SystemClock
@@ -354,7 +354,7 @@ class Broker:
         """Whether `close` was called."""
         return self._closed
 
-    def __enter__(self) -> Broker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

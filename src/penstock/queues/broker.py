@@ -58,9 +58,10 @@ class Broker(LogBroker):
     def queue(self, name: str, **options: Any) -> Queue:
         """The queue of this name; made when it does not exist. `options`: see `QueueConfig`.
 
-        When it exists, options that are given and differ are changed for everybody (all but `fifo` and `max_priority`, which
-        stay: `InvalidConfigError`). A `dead_letter` queue is made as well. Raises `InvalidNameError`, `InvalidConfigError`,
-        `TopicExistsError` (an ordinary topic has this name).
+        When it exists, options that are given and differ are changed for everybody (all but `fifo` and
+        `max_priority`, which
+        stay: `InvalidConfigError`). A `dead_letter` queue is made as well. Raises `InvalidNameError`,
+        `InvalidConfigError`, `TopicExistsError` (an ordinary topic has this name).
         """
         check_topic_name(name)
         self._check_open()
@@ -103,7 +104,9 @@ class Broker(LogBroker):
             if new == config:
                 return
         elif name in self.topics():
-            raise TopicExistsError(f"topic {name!r} exists and is not a queue; share_consumer reads it with acknowledgements")
+            raise TopicExistsError(
+                f"topic {name!r} exists and is not a queue; share_consumer reads it with acknowledgements"
+            )
         if new.dead_letter is not None and new.dead_letter != name:
             self._dead_letter_queue(new.dead_letter, new, name)
         elif new.dead_letter == name:
@@ -133,9 +136,13 @@ class Broker(LogBroker):
         if source_name is not None:
             policy = config.redrive_allow_policy
             if policy == "denyAll" or (isinstance(policy, tuple) and source_name not in policy):
-                raise InvalidConfigError(f"dead_letter is {name!r}, whose redrive_allow_policy {policy!r} does not allow {source_name!r}")
+                raise InvalidConfigError(
+                    f"dead_letter is {name!r}, whose redrive_allow_policy {policy!r} does not allow {source_name!r}"
+                )
             if config.fifo != source.fifo:
-                raise InvalidConfigError(f"dead_letter is {name!r} with fifo={config.fifo}; a queue with fifo={source.fifo} needs the same")
+                raise InvalidConfigError(
+                    f"dead_letter is {name!r} with fifo={config.fifo}; a queue with fifo={source.fifo} needs the same"
+                )
         return self.queue(name)
 
     def _dead_letter_exchange(self, config: QueueConfig, message: Message, headers: Headers) -> None:
@@ -184,12 +191,14 @@ class Broker(LogBroker):
         dead_letter: str | None = None,
         **options: Any,
     ) -> ShareGroup:
-        """A consumer of a share group (KIP-932) over any topic: its members share the messages, each delivered until it is
-        acknowledged; several groups each see them all.
+        """A consumer of a share group (KIP-932) over any topic: its members share the messages, each delivered until
+        it is acknowledged; several groups each see them all.
 
-        `auto_offset_reset`: where a group that is new begins, "earliest" (default) or "latest". `key_ordered`: messages of
-        one key are given out one after another, in their order (Pulsar's Key_Shared); fixed when the group is made. Further
-        options: those of `QueueConfig` that have to do with receiving. Raises `UnknownTopicError`, `InvalidConfigError`.
+        `auto_offset_reset`: where a group that is new begins, "earliest" (default) or "latest". `key_ordered`:
+        messages of one key are given out one after another, in their order (Pulsar's Key_Shared); fixed when the
+        group is made. Further
+        options: those of `QueueConfig` that have to do with receiving. Raises `UnknownTopicError`,
+        `InvalidConfigError`.
         """
         self._topic_config(check_topic_name(topic))
         check_topic_name(group)
@@ -224,8 +233,9 @@ class Broker(LogBroker):
     def exchange(self, name: str, type: str | None = None, alternate: str | Exchange | None = None) -> Exchange:
         """The exchange of this name; made when `type` is given (direct, fanout, topic, headers, consistent-hash).
 
-        `""` is the default exchange: its routing key is a queue's name. `alternate`: the exchange for what matches nothing.
-        Raises `UnknownExchangeError` (no `type`, and it does not exist), `InvalidConfigError` (it is of another type).
+        `""` is the default exchange: its routing key is a queue's name. `alternate`: the exchange for what matches
+        nothing. Raises `UnknownExchangeError` (no `type`, and it does not exist), `InvalidConfigError` (it is of
+        another type).
         """
         self._check_open()
         if name == "":
@@ -294,8 +304,9 @@ class Broker(LogBroker):
     ) -> Schedule:
         """Send `body` to a queue (or publish it to an exchange) at every time that `cron` names, in UTC, once each.
 
-        `cron`: five fields, or six with seconds first. What was due while no process had the directory open is made up for by one message. The processes that have it
-        open choose who does it. A schedule of this name is replaced. Needs the extra `schedule` (croniter).
+        `cron`: five fields, or six with seconds first. What was due while no process had the directory open is made
+        up for by one message. The processes that have it open choose who does it. A schedule of this name is
+        replaced. Needs the extra `schedule` (croniter).
         """
         return self._schedules.add(name, target, body, cron, routing_key, headers)
 
@@ -378,5 +389,3 @@ def open(
     Raises `DataDirectoryError`, `FormatVersionError`, `InvalidConfigError`.
     """
     return Broker(path, fsync, fsync_interval_ms, maintenance_interval_ms, clock)
-
-

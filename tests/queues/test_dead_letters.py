@@ -1,0 +1,189 @@
+"""Dead letters: what they carry, RabbitMQ's x-death, cycles, redrive, and what follows a death in the middle."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import penstock
+from penstock import InvalidConfigError, VirtualClock
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+def broker(tmp_path: Path, clock: VirtualClock) -> Iterator[penstock.Broker]:
+    with penstock.open(tmp_path / "data", clock=clock) as opened:
+        yield opened
+
+
+def one(queue: penstock.ShareGroup) -> penstock.Message:
+    (message,) = queue.receive(1, wait=0)
+    return message
+
+
+def header(message: penstock.Message, name: str) -> str:
+    return (dict(message.all_headers)[name] or b"").decode()
+
+
+def test_what_a_dead_letter_carries(broker: penstock.Broker, clock: VirtualClock) -> None:
+    queue = broker.queue("q", max_receives=2, dead_letter="dead")
+    queue.send(b"body", group_id="g", headers=[("mine", b"kept")])
+    one(queue).nack()
+    clock.advance(1)
+    one(queue)
+    clock.advance(30)  # the second failure: it ran out
+    assert queue.receive(wait=0) == []
+    letter = one(broker.queue("dead"))
+    assert (letter.value, letter.group_id, header(letter, "mine")) == (b"body", "g", "kept")
+    found = {
+        name: header(letter, "dead-letter-" + name) for name in ("topic", "partition", "offset", "group", "reason")
+    }
+    assert found == {"topic": "q", "partition": "0", "offset": "0", "group": "q", "reason": "delivery_limit"}
+    assert json.loads(header(letter, "x-death")) == [
+        {
+            "queue": "q",
+            "reason": "delivery_limit",
+            "count": 1,
+            "exchange": "",
+            "routing-keys": ["q"],
+            "time": clock.time_ms() // 1000,
+        }
+    ]
+    assert (header(letter, "x-first-death-queue"), header(letter, "x-first-death-reason")) == ("q", "delivery_limit")
+
+
+def test_x_death_counts_for_each_queue_and_reason_newest_first(broker: penstock.Broker) -> None:
+    first = broker.queue("first", dead_letter="second")
+    second = broker.queue("second", dead_letter="first")
+    first.send(b"x")
+    one(first).reject()
+    one(second).reject("again")
+    one(first).reject()
+    letter = one(second)
+    history = [(entry["queue"], entry["reason"], entry["count"]) for entry in json.loads(header(letter, "x-death"))]
+    assert history == [("first", "rejected", 2), ("second", "rejected", 1)]
+    assert header(letter, "x-first-death-queue") == "first"
+
+
+def test_a_circle_that_nobody_rejected_is_dropped(broker: penstock.Broker, clock: VirtualClock) -> None:
+    first = broker.queue("first", message_ttl=1.0, dead_letter="second")
+    second = broker.queue("second", message_ttl=1.0, dead_letter="first")
+    first.send(b"x")
+    for queue in (first, second, first, second):
+        clock.advance(1)
+        assert queue.receive(wait=0) == []
+    assert first.stats().sent == 1 and second.stats().sent == 1
+
+
+def test_dead_letter_exchange(broker: penstock.Broker) -> None:
+    caught = broker.queue("caught")
+    exchange = broker.exchange("dlx", type="topic")
+    exchange.bind(caught, "failed.#")
+    queue = broker.queue("q", dead_letter_exchange="dlx", dead_letter_routing_key="failed.q")
+    queue.send(b"x")
+    one(queue).reject("bad")
+    letter = one(caught)
+    assert (letter.value, header(letter, "dead-letter-error")) == (b"x", "bad")
+    assert header(letter, "x-routing-key") == "failed.q"
+    assert queue.stats().in_flight == 0
+    with pytest.raises(InvalidConfigError, match="give one"):
+        broker.queue("q", dead_letter="caught")
+
+
+def test_the_policy_of_the_dead_letter_queue(broker: penstock.Broker) -> None:
+    broker.queue("closed", redrive_allow_policy="denyAll")
+    broker.queue("some", redrive_allow_policy=["a"])
+    with pytest.raises(InvalidConfigError, match="denyAll"):
+        broker.queue("a", dead_letter="closed")
+    with pytest.raises(InvalidConfigError, match="does not allow 'b'"):
+        broker.queue("b", dead_letter="some")
+    broker.queue("a", dead_letter="some")
+    with pytest.raises(InvalidConfigError, match="fifo"):
+        broker.queue("f", fifo=True, dead_letter="a")
+
+
+def test_dead_messages_without_a_dead_letter_queue_stay_and_come_back(broker: penstock.Broker) -> None:
+    queue = broker.queue("q")
+    queue.send_many([b"a", b"b", b"c"])
+    for message in queue.receive(wait=0):
+        message.reject()
+    assert [message.value for message in queue.peek("dead")] == [b"a", b"b", b"c"]
+    broker.maintain()
+    report = queue.redrive(filter=lambda message: message.value != b"b", dry_run=True)
+    assert (report.moved, report.skipped, queue.stats().dead) == (2, 1, 3)
+    assert queue.redrive(filter=lambda message: message.value != b"b").message_ids == ["q-0-0", "q-0-2"]
+    assert queue.redrive(edit=lambda message: message.value.upper()).moved == 1
+    assert [message.value for message in queue.receive(wait=0)] == [b"a", b"c", b"B"]
+    assert queue.stats().dead == 0
+
+
+def test_redrive_moves_letters_back_where_they_came_from(broker: penstock.Broker) -> None:
+    queues = [broker.queue(name, dead_letter="dead") for name in ("a", "b")]
+    for queue in queues:
+        queue.send(queue.name.encode(), headers=[("h", b"v")])
+        one(queue).reject()
+    assert [message.value for message in queues[0].peek("dead")] == [b"a"]
+    assert queues[0].redrive().moved == 1
+    assert broker.queue("dead").redrive().moved == 1
+    for queue in queues:
+        message = one(queue)
+        assert message.value == queue.name.encode()
+        assert [name for name, _ in message.headers if name.startswith("dead-letter")] == []
+        assert header(message, "h") == "v" and json.loads(header(message, "x-death"))[0]["count"] == 1
+    assert broker.queue("dead").stats().ready == 0
+
+
+def test_redrive_elsewhere_slowly_and_cancelled(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        queue, other = broker.queue("q"), broker.queue("other")
+        queue.send_many([b"%d" % number for number in range(50)])
+        for message in queue.receive(50, wait=0):
+            message.reject()
+        assert queue.redrive(to="other", max_messages=3).moved == 3
+        task = queue.start_redrive(to="other", rate=50.0)
+        while task.report.moved < 2:
+            pass
+        assert task.status == "RUNNING"
+        task.cancel()
+        report = task.result(10)
+        assert report.cancelled and task.status == "CANCELLED" and 2 <= report.moved < 47
+        assert other.stats().ready == 3 + report.moved
+        assert queue.stats().dead == 47 - report.moved
+
+
+def test_a_letter_stored_before_a_death_is_not_stored_again(broker: penstock.Broker, clock: VirtualClock) -> None:
+    queue = broker.queue("q", max_receives=1, dead_letter="dead", visibility_timeout=10.0)
+    queue.send(b"x")
+    message = one(queue)
+    settle = queue._delivery_of
+    queue._delivery_of = lambda partition: exec("raise KeyboardInterrupt")  # type: ignore[method-assign, assignment, func-returns-value]
+    with pytest.raises(KeyboardInterrupt):  # the letter is stored, the message not settled: as if killed in between
+        queue._store_letter(message, "delivery_limit", None, None, clock.time_ms())
+        queue._delivery_of(0)
+    queue._delivery_of = settle  # type: ignore[method-assign]
+    clock.advance(10)
+    assert queue.receive(wait=0) == []
+    assert broker.queue("dead").stats().sent == 1
+    assert queue.stats().in_flight == 0
+
+
+def test_two_threads_redrive_at_once(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        queue = broker.queue("q", dead_letter="dead")
+        queue.send_many([b"%d" % number for number in range(200)])
+        for message in queue.receive(200, wait=0):
+            message.reject()
+        threads = [threading.Thread(target=queue.redrive) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert queue.stats().ready == 200
