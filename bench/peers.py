@@ -1,4 +1,4 @@
-"""`python -m bench.peers`: Penstock beside RocksDB, LMDB, SQLite and bare native loops, in one run."""
+"""`python -m bench.peers`: Penstock beside RocksDB, LMDB, SQLite, litequeue, Redis, bare native loops, in one run."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from bench.groups import Groups
 from bench.latency import Latency
 from bench.measure import Result, table
 from bench.opening import Opening
+from bench.queues import Queues
 from bench.reading import Reading
 from bench.transactions import TransactionBench
 from bench.writing import Writing
 
-PARTS = ("writing", "reading", "latency", "opening", "groups", "transactions", "compaction", "endurance")
+PARTS = ("writing", "reading", "latency", "opening", "groups", "transactions", "compaction", "queues", "endurance")
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 
@@ -77,6 +78,8 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
         results += TransactionBench(directory, records, rounds).run()
     if only in (None, "compaction"):
         results += CompactionBench(directory, records, full).run()
+    if only in (None, "queues"):
+        results += Queues(directory, records, rounds, quick, full).run()
     if only == "endurance" or (full and only is None):
         results += Endurance(directory, full and not quick).run()
     return results

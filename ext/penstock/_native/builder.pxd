@@ -10,6 +10,12 @@ cdef class Values:
     cdef int64_t lengths[VALUES_MAX]
 
 
+cdef class EncodedHeaders:
+    cdef readonly list pairs
+    cdef bytes data
+    cdef int32_t count
+
+
 cdef class BatchBuilder:
     cdef char *data
     cdef Py_ssize_t capacity

@@ -371,10 +371,23 @@ cdef void _release(object item, Py_buffer *view) noexcept:
         PyBuffer_Release(view)
 
 
+cdef class EncodedHeaders:
+    """Header pairs, checked and encoded once for many records."""
+
+    def __init__(self, headers not None):
+        self.pairs = list(headers)
+        self.data, self.count = encode_headers(self.pairs)
+
+    def __len__(self):
+        return self.count
+
+
 def encode_headers(headers):
     """(encoded bytes, count) of header pairs, or `InvalidTypeError` naming the header that is wrong."""
     cdef char scratch[16]
     cdef char *end
+    if type(headers) is EncodedHeaders:
+        return (<EncodedHeaders>headers).data, (<EncodedHeaders>headers).count
     parts = []
     count = 0
     if isinstance(headers, (str, bytes, bytearray)):

@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from penstock._native.builder import EncodedHeaders
 from penstock._native.lane import TopicLanes
 from penstock._native.partition import Bell
 from penstock._native.records import RecordMetadata
@@ -13,7 +14,7 @@ class Appender:
         self,
         value: bytes | bytearray | memoryview | None,
         key: bytes | bytearray | memoryview | None = None,
-        headers: Iterable[tuple[str, bytes | None]] | None = None,
+        headers: Iterable[tuple[str, bytes | None]] | EncodedHeaders | None = None,
         timestamp_ms: int | None = None,
         partition: int | None = None,
     ) -> RecordMetadata: ...

@@ -7,5 +7,14 @@ thread for each loop waits for new records on behalf of all its consumers. Cance
 from penstock.aio.broker import AsyncBroker, open
 from penstock.aio.consumer import AsyncConsumer
 from penstock.aio.producer import AsyncProducer
+from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncShareGroup
 
-__all__ = ["AsyncBroker", "AsyncConsumer", "AsyncProducer", "open"]
+__all__ = [
+    "AsyncBroker",
+    "AsyncConsumer",
+    "AsyncExchange",
+    "AsyncProducer",
+    "AsyncQueue",
+    "AsyncShareGroup",
+    "open",
+]

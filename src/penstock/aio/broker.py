@@ -9,6 +9,7 @@ from typing import Any
 import penstock
 from penstock.aio.consumer import AsyncConsumer
 from penstock.aio.producer import AsyncProducer
+from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncShareGroup
 from penstock.aio.wake import Waker
 
 
@@ -51,6 +52,18 @@ class AsyncBroker:
     def consumer(self, *topics: str, **options: Any) -> AsyncConsumer:
         """A consumer; options as `Broker.consumer`. Use it with `async with`, and iterate it with `async for`."""
         return AsyncConsumer(self, self.sync.consumer(*topics, **options))
+
+    async def queue(self, name: str, **options: Any) -> AsyncQueue:
+        """A queue, made when it does not exist; options as `Broker.queue`."""
+        return AsyncQueue(self, await asyncio.to_thread(lambda: self.sync.queue(name, **options)))
+
+    async def share_consumer(self, topic: str, group: str, **options: Any) -> AsyncShareGroup:
+        """A consumer of a share group; options as `Broker.share_consumer`."""
+        return AsyncShareGroup(self, await asyncio.to_thread(lambda: self.sync.share_consumer(topic, group, **options)))
+
+    async def exchange(self, name: str, type: str | None = None, alternate: str | None = None) -> AsyncExchange:
+        """An exchange; as `Broker.exchange`."""
+        return AsyncExchange(self, await asyncio.to_thread(self.sync.exchange, name, type, alternate))
 
     async def close(self) -> None:
         """As `Broker.close`."""

@@ -8,7 +8,21 @@ import typer
 from typer.core import TyperGroup
 
 import penstock
-from penstock.cli import bench, compact, consume, demo, dump, groups, produce, repair, topics, transactions, verify
+from penstock.cli import (
+    bench,
+    compact,
+    consume,
+    demo,
+    dump,
+    exchanges,
+    groups,
+    produce,
+    queues,
+    repair,
+    topics,
+    transactions,
+    verify,
+)
 from penstock.cli.output import discard_stdout, print_error
 
 
@@ -34,7 +48,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Penstock: an embedded message log. Begin with `penstock demo`.",
+    help="Penstock: an embedded message log and queue engine. Begin with `penstock demo`.",
 )
 
 
@@ -50,7 +64,7 @@ def _root(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Penstock: an embedded message log. Begin with `penstock demo`."""
+    """Penstock: an embedded message log and queue engine. Begin with `penstock demo`."""
 
 
 app.command("demo")(demo.demo)
@@ -58,6 +72,8 @@ app.command("produce")(produce.produce)
 app.command("consume")(consume.consume)
 app.add_typer(topics.app, name="topics")
 app.add_typer(groups.app, name="groups")
+app.add_typer(queues.app, name="queues")
+app.add_typer(exchanges.app, name="exchanges")
 app.add_typer(transactions.app, name="transactions")
 app.command("compact")(compact.compact)
 app.command("dump")(dump.dump)

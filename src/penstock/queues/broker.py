@@ -297,6 +297,10 @@ class Broker(LogBroker):
             self._senders[kind, name] = send
         return send
 
+    def _quick_sender(self, kind: str, name: str) -> Any:
+        """What stores a message with headers that are encoded already."""
+        return self.queue(name)._send_encoded if kind == "queue" else _TopicSender(self, name)
+
     # --- schedules -------------------------------------------------------------------------------------------------
 
     def schedule(

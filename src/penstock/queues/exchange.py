@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from penstock._native.builder import EncodedHeaders
 from penstock.errors import InvalidArgumentError, InvalidTypeError, UnroutableError
-from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY
+from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY, Headers
 from penstock.queues.matchers import Binding, check_binding
 from penstock.queues.queue import Queue, checked_headers
 from penstock.streams.topic import Topic
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 
 _CACHED_ROUTES = 100_000
 Destination = tuple[str, str]
+
+
+class _Route(NamedTuple):
+    """Where a routing key leads: what stores a message there, with options or (quick) without."""
+
+    sends: list[Callable[..., str]]
+    quick: list[Callable[[Any, EncodedHeaders], str]]
+    headers: EncodedHeaders
 
 
 class Exchange:
@@ -34,7 +43,7 @@ class Exchange:
         """direct, fanout, topic, headers or consistent-hash."""
         self.alternate = alternate
         """Name of the exchange for what matches nothing, or None."""
-        self._routes: dict[str, list[Callable[..., Any]]] = {}
+        self._routes: dict[str, _Route] = {}
         self._generation = (-1, -1)
 
     # --- bindings --------------------------------------------------------------------------------------------------
@@ -104,16 +113,27 @@ class Exchange:
         `priority`, `ttl`, `group_id`, `deduplication_id`, `at`, as for `Queue.send`. Raises what `Queue.send` raises;
         queues stored before the failing one keep their copy.
         """
-        pairs = [] if headers is None else checked_headers(headers)
-        sends = self._routes.get(routing_key) if self._generation == self._broker._routing_generation else None
-        if sends is None:
-            sends = self._find_route(routing_key, pairs)
-        if not sends:
-            if mandatory:
-                raise UnroutableError(f"exchange {self.name!r} has no binding for routing key {routing_key!r}")
-            return []
-        pairs = [*pairs, (EXCHANGE, self.name.encode()), (ROUTING_KEY, routing_key.encode("utf-8", "surrogateescape"))]
-        return [send(value, headers=pairs, **options) for send in sends]
+        if headers is None and not options:
+            route = self._routes.get(routing_key) if self._generation == self._broker._routing_generation else None
+            if route is None:
+                route = self._find_route(routing_key, [])
+            if len(route.quick) == 1:
+                return [route.quick[0](value, route.headers)]
+            if route.sends:
+                return [send(value, route.headers) for send in route.quick]
+        else:
+            pairs = [] if headers is None else checked_headers(headers)
+            route = self._find_route(routing_key, pairs)
+            if route.sends:
+                pairs += self._marks(routing_key)
+                return [send(value, headers=pairs, **options) for send in route.sends]
+        if mandatory:
+            raise UnroutableError(f"exchange {self.name!r} has no binding for routing key {routing_key!r}")
+        return []
+
+    def _marks(self, routing_key: str) -> Headers:
+        """Headers that tell how a message came to a queue."""
+        return [(EXCHANGE, self.name.encode()), (ROUTING_KEY, routing_key.encode("utf-8", "surrogateescape"))]
 
     def publish_many(self, messages: Iterable[tuple[Any, str]], mandatory: bool = False) -> int:
         """Publish (value, routing key) pairs; returns how many copies were stored."""
@@ -123,18 +143,21 @@ class Exchange:
         """Where a message would go, as (kind, name), kind "queue" or "topic"; nothing is published."""
         return self._broker._router().route(self.name, routing_key, dict(headers or ()))
 
-    def _find_route(self, routing_key: str, headers: list[tuple[str, bytes | None]]) -> list[Callable[..., Any]]:
+    def _find_route(self, routing_key: str, headers: Headers) -> _Route:
         if not isinstance(routing_key, str):
             raise InvalidTypeError(f"routing_key is {type(routing_key).__name__}; a str is needed")
         generation = self._broker._routing_generation
         router = self._broker._router()
         found = router.route(self.name, routing_key, dict(headers))
         sends = [self._broker._sender(kind, name) for kind, name in found]
+        route = _Route(
+            sends, [self._broker._quick_sender(*place) for place in found], EncodedHeaders(self._marks(routing_key))
+        )
         if not router.uses_headers:
             if self._generation != generation or len(self._routes) >= _CACHED_ROUTES:
                 self._routes, self._generation = {}, generation
-            self._routes[routing_key] = sends
-        return sends
+            self._routes[routing_key] = route
+        return route
 
     def delete(self) -> None:
         """Delete the exchange with its bindings."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from penstock._native.builder import EncodedHeaders
 from penstock._native.delivery import (
     EXPIRES_AT_HEADER,
     FLAG_DELAYS,
@@ -107,6 +108,8 @@ class Queue(ShareGroup):
         if config.max_length is not None or config.max_length_bytes is not None:
             self._make_room(1, len(value))
         partition = config.max_priority - priority
+        if isinstance(headers, EncodedHeaders):
+            headers = headers.pairs
         if headers:
             extra = [*checked_headers(headers), *extra]
         if deduplication_id is not None or config.content_based_deduplication:
@@ -115,6 +118,12 @@ class Queue(ShareGroup):
         else:
             offset = self._append(value, key, extra, None, partition).offset
         return f"{self.name}-{partition}-{offset}"
+
+    def _send_encoded(self, value: Any, headers: EncodedHeaders) -> str:
+        """`send` for exchanges, without options."""
+        if self._plain and self._generation == self._catalog_bell.value and value is not None and not self._closed:
+            return f"{self._id_prefix}{self._append(value, None, headers, None, 0).offset}"
+        return self.send(value, headers=headers)
 
     def _describe(
         self,
