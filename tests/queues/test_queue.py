@@ -505,3 +505,42 @@ def test_a_message_that_cannot_be_read_does_not_hide_the_others(tmp_path: Path, 
         with pytest.raises(penstock.CorruptionError):
             queue.receive(1, wait=0)
         assert [value[:1] for value in values(queue.receive(1, wait=0))] == [b"2"]
+
+
+def test_an_unused_queue_expires(broker: penstock.Broker, clock: VirtualClock) -> None:
+    queue = broker.queue("q", expires=100.0)
+    for _ in range(3):
+        clock.advance(60)
+        queue.receive(wait=0)
+        broker.maintain()
+    assert "q" in broker.queues()
+    clock.advance(101)
+    broker.maintain()
+    assert "q" not in broker.queues() and "q" not in broker.topics()
+
+
+def test_a_queue_goes_with_its_last_consumer(broker: penstock.Broker) -> None:
+    queue = broker.queue("q", auto_delete=True)
+    broker.maintain()
+    assert "q" in broker.queues()  # nobody has consumed it yet
+    one, two = queue.worker(print).start(), queue.worker(print).start()
+    with pytest.raises(penstock.LockedError, match="exclusively"):
+        queue.worker(print, exclusive=True).start()
+    one.stop()
+    one.join()
+    assert "q" in broker.queues()
+    two.stop()
+    two.join()
+    assert "q" not in broker.queues()
+
+
+def test_an_exclusive_consumer_is_alone(broker: penstock.Broker) -> None:
+    queue = broker.queue("q")
+    alone = queue.worker(print, exclusive=True).start()
+    with pytest.raises(penstock.LockedError, match="somebody consumes it exclusively"):
+        queue.worker(print).start()
+    alone.stop()
+    alone.join()
+    other = queue.worker(print).start()
+    other.stop()
+    other.join()

@@ -191,6 +191,8 @@ cdef class Accumulator:
             pairs = ((value, None) for value in values)
         elif type(values) is list and type(keys) is list and len(values) != len(keys):
             raise InvalidArgumentError(f"keys has {len(keys)} items; values has {len(values)}, and as many are needed")
+        elif type(values) is list and type(keys) is list and self._partitioner is None and not self._eager:
+            return self._send_lists(topic, values, keys, partition, timestamp)
         else:
             pairs = zip(values, keys, strict=True)
         try:
@@ -201,6 +203,42 @@ cdef class Accumulator:
             error.accepted = sent
             raise
         return sent
+
+    cdef Py_ssize_t _send_lists(self, topic, list values, list keys, partition, int64_t timestamp) except -1:
+        """As many values as keys; those that are bytes without a call each."""
+        cdef Py_ssize_t i, size, before
+        cdef TopicLanes lanes = self._lanes_of(topic)
+        cdef Lane lane
+        cdef BatchBuilder builder
+        cdef const char *key_data
+        cdef Py_ssize_t key_length
+        for i in range(PyList_GET_SIZE(values)):
+            try:
+                value, key = values[i], keys[i]
+                if type(value) is not bytes or type(key) is not bytes:
+                    self.send(topic, value, key, None, timestamp, partition)
+                    continue
+                key_data, key_length = PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
+                size = PyBytes_GET_SIZE(value) + key_length
+                if size > lanes.max_message_bytes:
+                    too_large(size, lanes.max_message_bytes, lanes.name)
+                lane = <Lane>lanes.lanes[lanes.choose(partition, key_data, key_length)]
+                builder = lane.builder
+                if builder is None or builder.size_bytes + size + RECORD_ROOM > self._batch_size or self._held_bytes > self._buffer_memory:
+                    if builder is not None and builder.count:
+                        self._full(lanes, lane)
+                    builder = self._open_batch(lanes, lane)
+                before = builder.size_bytes
+                if builder.append_raw(PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), key_data, key_length, NULL, 0, 0, timestamp):
+                    raise MemoryError()
+                self._held_bytes += builder.size_bytes - before
+            except Exception as error:
+                error.accepted = i
+                raise
+        if not self._linger_awake and PyList_GET_SIZE(values):
+            self._linger_awake = True
+            self._wake_linger()
+        return PyList_GET_SIZE(values)
 
     cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1:
         cdef Py_ssize_t total = PyList_GET_SIZE(values)

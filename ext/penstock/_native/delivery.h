@@ -27,6 +27,8 @@
 #define DELIVERY_RING 65536 /* chunks that can be open at once: 8.6e9 records */
 #define DELIVERY_WORDS_AT 4096
 #define DELIVERY_CHUNK_BYTES (DELIVERY_WORDS_AT + 8 * DELIVERY_CHUNK)
+#define OWNER_MS 5
+#define OWNED 8192
 #define DELIVERY_SLOTS 131072
 #define DELIVERY_CONTROL_BYTES (4096 + 8 * DELIVERY_RING)
 
@@ -52,8 +54,9 @@ typedef struct {
     int64_t touched;  /* words at and above are zero */
     int64_t flags;
     int64_t dirty;
-    int64_t acquisitions, acknowledgements, archivals; /* so far */
-    char pad1[4096 - 192];
+    char pad1[24];
+    int64_t acquisitions, acknowledgements, archivals; /* so far; not on the line that everybody reads */
+    char pad2[4096 - 216];
     uint64_t minima[DELIVERY_RING]; /* of chunks, by number modulo the ring */
 } delivery_control;
 
@@ -87,6 +90,19 @@ static inline int64_t *view_chunk_dead(delivery_view *v, int64_t offset) {
     return (int64_t *)(v->chunks[(offset >> DELIVERY_CHUNK_BITS) - v->first] + 8 * DELIVERY_BLOCKS);
 }
 
+/* Who claimed in a run of OWNED words last, and when (20 bits of ms, 12 of the process): for a moment others look elsewhere first, so
+ * that processes do not read the same batches in turn. */
+static inline uint32_t *view_owner(delivery_view *v, int64_t offset) {
+    return (uint32_t *)(v->chunks[(offset >> DELIVERY_CHUNK_BITS) - v->first] + 8 * DELIVERY_BLOCKS + 8) +
+           (offset & (DELIVERY_CHUNK - 1)) / OWNED;
+}
+
+static inline uint32_t owner_now(int64_t now, uint32_t process) { return (uint32_t)(now & 0xfffff) << 12 | (process & 0xfff); }
+
+static inline int owner_other(uint32_t owner, int64_t now, uint32_t process) {
+    return owner && (owner & 0xfff) != (process & 0xfff) && (((uint32_t)now - (owner >> 12)) & 0xfffff) < OWNER_MS;
+}
+
 static inline delivery_link *view_link(delivery_view *v, int64_t offset) {
     return (delivery_link *)v->links[(offset >> DELIVERY_CHUNK_BITS) - v->first] + (offset & (DELIVERY_CHUNK - 1));
 }
@@ -97,7 +113,7 @@ static inline int word_cas(uint64_t *p, uint64_t old, uint64_t next) {
     return __atomic_compare_exchange_n(p, &old, next, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
-static inline void count_up(int64_t *p) { __atomic_fetch_add(p, 1, __ATOMIC_RELAXED); }
+static inline void count_up(int64_t *p, int64_t n) { __atomic_fetch_add(p, n, __ATOMIC_RELAXED); }
 
 static inline int word_state(uint64_t w) { return w & 3; }
 static inline int64_t word_visible(uint64_t w) { return (int64_t)(w >> VISIBLE_SHIFT); }
@@ -244,12 +260,12 @@ static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, in
     return 1;
 }
 
-/* Acquire up to `wanted` records, the earliest first (in ordered groups: the heads of groups first). Under the lock; the
- * chunks from start to frontier are mapped. */
-static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, int64_t wanted, delivery_claim *out) {
+/* One look over the blocks for `view_claim`; `process` not 0: blocks in which another one is at work are left out. */
+static inline int64_t view_claim_pass(delivery_view *v, int64_t now, int64_t until, int64_t wanted, uint32_t process,
+                                      int polite, delivery_claim *out, int64_t taken, int *skipped) {
     delivery_control *c = v->control;
     uint64_t bound = (uint64_t)(now + 1) << VISIBLE_SHIFT;
-    int64_t taken = 0, offset = c->start;
+    int64_t offset = c->start;
     while (offset < c->frontier && taken < wanted) {
         int64_t chunk_end = ((offset >> DELIVERY_CHUNK_BITS) + 1) << DELIVERY_CHUNK_BITS;
         uint64_t chunk_least = UINT64_MAX;
@@ -267,6 +283,13 @@ static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, i
                 continue;
             }
             if (taken == wanted) { whole = 0; break; }
+            if (polite && owner_other(*view_owner(v, offset), now, process)) {
+                *skipped = 1;
+                chunk_least = 0;
+                offset = block_end;
+                continue;
+            }
+            *view_owner(v, offset) = owner_now(now, process);
             uint64_t *words = view_word(v, from) - from;
             for (; at < block_end && taken < wanted; at++) {
                 uint64_t w = word_get(words + at);
@@ -295,6 +318,17 @@ static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, i
         if (!whole) break;
         word_put(view_chunk_minimum(v, chunk_end - 1), chunk_least);
     }
+    return taken;
+}
+
+/* Acquire up to `wanted` records, the earliest first (in ordered groups: the heads of groups first). Under the lock; the
+ * chunks from start to frontier are mapped. */
+static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, int64_t wanted, uint32_t process,
+                                 delivery_claim *out) {
+    uint64_t bound = (uint64_t)(now + 1) << VISIBLE_SHIFT;
+    int skipped = 0;
+    int64_t taken = view_claim_pass(v, now, until, wanted, process, v->slots == NULL, out, 0, &skipped);
+    if (skipped && taken == 0) taken = view_claim_pass(v, now, until, wanted, process, 0, out, taken, &skipped);
     /* too few heads of groups: the records behind them as well, the nearest first */
     for (int64_t i = 0; v->slots && i < taken && taken < wanted; i++) {
         int64_t n = out[i].offset;
@@ -310,7 +344,7 @@ static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, i
             break;
         }
     }
-    c->acquisitions += taken;
+    v->control->acquisitions += taken;
     return taken;
 }
 

@@ -41,6 +41,9 @@ from penstock.errors import CorruptionError, InvalidArgumentError, InvalidTypeEr
 cdef extern from "<errno.h>" nogil:
     int EOWNERDEAD
 
+cdef extern from "<unistd.h>" nogil:
+    int getpid()
+
 VISIBLE_AT_HEADER = "penstock.visible-at"
 EXPIRES_AT_HEADER = "penstock.expires-at"
 DELIVERY_LIMIT, REJECTED, EXPIRED, MAXLEN, PURGED, MOVED, MISSING = 1, 2, 4, 5, 6, 7, 8
@@ -71,6 +74,7 @@ cdef uint64_t _hash(const char *p, int64_t size) noexcept nogil:
     return h ^ (h >> 29)
 
 
+@cython.no_gc  # nothing that it refers to refers to messages
 @cython.freelist(512)
 cdef class Message:
     """One received message. Settle it by `ack`, `nack` or `reject` before its visibility time-out, or `extend` that.
@@ -150,7 +154,8 @@ cdef class Message:
 
     def ack(self):
         """It was dealt with: never delivered to this group again. `StaleReceiptError` when it was received again since."""
-        self.delivery.accept(self.record.offset, self.receipt)
+        if self.delivery.accept(self.record.offset, self.receipt):
+            count_up(&self.delivery.control.acknowledgements, 1)
         self.settled = True
         if self.delivery.sync_each:
             self.delivery.sync()
@@ -535,7 +540,7 @@ cdef class Delivery:
                 view_advance(&self.view, ADVANCE)
                 if self.ordered:
                     self.control.dirty = 1
-                n = view_claim(&self.view, now_ms, until_ms, wanted, claims)
+                n = view_claim(&self.view, now_ms, until_ms, wanted, getpid(), claims)
                 self.control.dirty = 0
             finally:
                 lock_release(&self.lock)
@@ -656,11 +661,12 @@ cdef class Delivery:
         return 0 <= chunk < <int64_t>len(self.maps)
 
     cdef int accept(self, int64_t offset, int64_t receipt) except -1:
-        """Acknowledge: one compare and swap (in ordered groups under the lock)."""
+        """Acknowledge: one compare and swap (in ordered groups under the lock). 1 when the caller has to count it."""
         cdef uint64_t word, after
         cdef uint64_t *place
         if self.ordered or not self._mapped(offset) or offset < self.control.start:
-            return self.settle(offset, receipt, ACCEPT, 0)
+            self.settle(offset, receipt, ACCEPT, 0)
+            return 0
         place = view_word(&self.view, offset)
         while True:
             word = word_get(place)
@@ -670,8 +676,7 @@ cdef class Delivery:
             if after == word:
                 return 0
             if word_cas(place, word, after):
-                count_up(&self.control.acknowledgements)
-                return 0
+                return 1
 
     cpdef int settle(self, int64_t offset, int64_t receipt, int action, int64_t visible) except -1:
         """Change an acquired message's state (see `delivery.h`); `StaleReceiptError` when the receipt is not the latest."""
@@ -705,7 +710,7 @@ cdef class Delivery:
                 if word_cas(place, word, after):
                     break
             if word_state(after) == ACKNOWLEDGED:
-                count_up(&self.control.acknowledgements)
+                count_up(&self.control.acknowledgements, 1)
             elif word_state(after) == ARCHIVED:
                 self.control.archivals += 1
                 if word_dead(after):
@@ -916,6 +921,8 @@ def ack_many(messages not None):
     """Acknowledge messages of any queues; returns those whose receipts are stale (the others are acknowledged)."""
     cdef Message message
     cdef Delivery delivery
+    cdef Delivery counted = None
+    cdef int64_t count = 0
     cdef set synced = None
     stale = []
     for item in messages:
@@ -924,14 +931,20 @@ def ack_many(messages not None):
     for item in messages:
         message = <Message>item
         delivery = message.delivery
-        try:
-            delivery.accept(message.record.offset, message.receipt)
-            message.settled = True
+        if delivery is not counted:
+            if count:
+                count_up(&counted.control.acknowledgements, count)
+            counted, count = delivery, 0
             if delivery.sync_each:
                 synced = synced or set()
                 synced.add(delivery)
+        try:
+            count += delivery.accept(message.record.offset, message.receipt)
+            message.settled = True
         except StaleReceiptError:
             stale.append(message)
+    if count:
+        count_up(&counted.control.acknowledgements, count)
     if synced:
         for one in synced:
             one.sync()

@@ -73,6 +73,8 @@ class Broker(LogBroker):
             if queue is None or queue._closed:
                 queue = Queue(self, name, self._queue_config(name))
                 self._open_queues[name] = queue
+                if queue._config.expires is not None:
+                    queue._note_use()
             elif options:
                 queue._refresh()
             return queue
@@ -297,9 +299,10 @@ class Broker(LogBroker):
             self._senders[kind, name] = send
         return send
 
-    def _quick_sender(self, kind: str, name: str) -> Any:
-        """What stores a message with headers that are encoded already."""
-        return self.queue(name)._send_encoded if kind == "queue" else _TopicSender(self, name)
+    def _plain_append(self, kind: str, name: str) -> tuple[Any, str]:
+        """`Topic.append` and the prefix of message ids of a queue without limits and defaults; or (None, "")."""
+        queue = self.queue(name) if kind == "queue" else None
+        return (queue._append, queue._id_prefix) if queue is not None and queue._plain else (None, "")
 
     # --- schedules -------------------------------------------------------------------------------------------------
 
@@ -328,7 +331,14 @@ class Broker(LogBroker):
         """Delete what is past its retention, expire messages and unused queues, now. One process does it at a time."""
         if not super().maintain():
             return False
-        for name in self.queues():
+        for name, config in self.queues().items():
+            if (
+                name not in self._open_queues
+                and config.expires is None
+                and not config.auto_delete
+                and config.message_ttl is None
+            ):
+                continue  # whoever uses it looks after it
             try:
                 self.queue(name)._maintain()
             except (UnknownTopicError, UnknownQueueError):

@@ -26,10 +26,14 @@ Destination = tuple[str, str]
 
 
 class _Route(NamedTuple):
-    """Where a routing key leads: what stores a message there, with options or (quick) without."""
+    """Where a routing key leads."""
 
     sends: list[Callable[..., str]]
-    quick: list[Callable[[Any, EncodedHeaders], str]]
+    """What stores a message in each place, with the arguments of `Queue.send`."""
+    append: Callable[..., Any] | None
+    """`Topic.append`, when it is one queue, and one that asks for nothing more."""
+    prefix: str
+    """Of the message ids then."""
     headers: EncodedHeaders
 
 
@@ -44,7 +48,8 @@ class Exchange:
         self.alternate = alternate
         """Name of the exchange for what matches nothing, or None."""
         self._routes: dict[str, _Route] = {}
-        self._generation = (-1, -1)
+        self._routing, self._catalog = broker._routing_bell, broker._catalog_bell
+        self._bells = (-1, -1)  # when the routes were found
 
     # --- bindings --------------------------------------------------------------------------------------------------
 
@@ -114,13 +119,13 @@ class Exchange:
         queues stored before the failing one keep their copy.
         """
         if headers is None and not options:
-            route = self._routes.get(routing_key) if self._generation == self._broker._routing_generation else None
-            if route is None:
+            route = self._routes.get(routing_key)
+            if route is None or self._bells != (self._routing.value, self._catalog.value):
                 route = self._find_route(routing_key, [])
-            if len(route.quick) == 1:
-                return [route.quick[0](value, route.headers)]
+            if route.append is not None and value is not None:
+                return [f"{route.prefix}{route.append(value, None, route.headers, None, 0).offset}"]
             if route.sends:
-                return [send(value, route.headers) for send in route.quick]
+                return [send(value, headers=route.headers.pairs) for send in route.sends]
         else:
             pairs = [] if headers is None else checked_headers(headers)
             route = self._find_route(routing_key, pairs)
@@ -146,16 +151,15 @@ class Exchange:
     def _find_route(self, routing_key: str, headers: Headers) -> _Route:
         if not isinstance(routing_key, str):
             raise InvalidTypeError(f"routing_key is {type(routing_key).__name__}; a str is needed")
-        generation = self._broker._routing_generation
+        bells = (self._routing.value, self._catalog.value)
         router = self._broker._router()
         found = router.route(self.name, routing_key, dict(headers))
         sends = [self._broker._sender(kind, name) for kind, name in found]
-        route = _Route(
-            sends, [self._broker._quick_sender(*place) for place in found], EncodedHeaders(self._marks(routing_key))
-        )
+        append, prefix = self._broker._plain_append(*found[0]) if len(found) == 1 else (None, "")
+        route = _Route(sends, append, prefix, EncodedHeaders(self._marks(routing_key)))
         if not router.uses_headers:
-            if self._generation != generation or len(self._routes) >= _CACHED_ROUTES:
-                self._routes, self._generation = {}, generation
+            if self._bells != bells or len(self._routes) >= _CACHED_ROUTES:
+                self._routes, self._bells = {}, bells
             self._routes[routing_key] = route
         return route
 

@@ -12,9 +12,9 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock._native.builder import EncodedHeaders
 from penstock._native.delivery import (
     EXPIRES_AT_HEADER,
     FLAG_DELAYS,
@@ -27,6 +27,7 @@ from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockErro
 from penstock.queues.batch import BatchResult, batch_results, checked_batch
 from penstock.queues.dead_letter import Headers, source_of
 from penstock.queues.deduplication import Deduplication, content_id
+from penstock.queues.presence import abandoned
 from penstock.queues.queue_config import DELAY_MAX_S, QueueConfig
 from penstock.queues.redrive import RedriveReport, RedriveTask
 from penstock.queues.share_group import ShareGroup, checked_seconds
@@ -108,8 +109,6 @@ class Queue(ShareGroup):
         if config.max_length is not None or config.max_length_bytes is not None:
             self._make_room(1, len(value))
         partition = config.max_priority - priority
-        if isinstance(headers, EncodedHeaders):
-            headers = headers.pairs
         if headers:
             extra = [*checked_headers(headers), *extra]
         if deduplication_id is not None or config.content_based_deduplication:
@@ -118,12 +117,6 @@ class Queue(ShareGroup):
         else:
             offset = self._append(value, key, extra, None, partition).offset
         return f"{self.name}-{partition}-{offset}"
-
-    def _send_encoded(self, value: Any, headers: EncodedHeaders) -> str:
-        """`send` for exchanges, without options."""
-        if self._plain and self._generation == self._catalog_bell.value and value is not None and not self._closed:
-            return f"{self._id_prefix}{self._append(value, None, headers, None, 0).offset}"
-        return self.send(value, headers=headers)
 
     def _describe(
         self,
@@ -193,7 +186,7 @@ class Queue(ShareGroup):
             return self._send_each(values, delay, priority, ttl, group_ids)
         self._describe(b"", None, priority, None, None, None)
         partition = config.max_priority - priority
-        keys = None if group_ids is None else [_group_key(group_id) for group_id in group_ids]
+        keys = None if group_ids is None else _group_keys(group_ids)
         with self._broker.producer(linger_ms=3_600_000, enable_idempotence=False) as producer:
             try:
                 return int(producer.send_many(self.name, values, keys, partition))
@@ -456,9 +449,43 @@ class Queue(ShareGroup):
         self._id_prefix = f"{self.name}-0-"
         super()._follow()
 
-    def _maintain(self) -> None:
-        """Expire what is past its time to live at the head, and drop the state of what is settled."""
+    def _left(self) -> None:
+        if self._config.auto_delete and not self._broker.closed:
+            self._delete_if_abandoned()
+
+    def _delete_if_abandoned(self) -> bool:
+        gone = abandoned(Path(self._deliveries[0].directory))
+        if gone and self.name in self._broker.queues():
+            self._broker.delete_queue(self.name)
+        return gone
+
+    def _collect(self, out: list[Message], wanted: int, visibility: float) -> None:
+        if self._config.expires is not None:
+            self._note_use()
+        super()._collect(out, wanted, visibility)
+
+    def _note_use(self) -> None:
+        """Let the queue live on; written down a few times in each `expires`."""
         now = self._clock.time_ms()
+        if now - self._used_ms >= (self._config.expires or 0) * 250:
+            self._used_ms = now
+            self._broker._queues.write("UPDATE queues SET used_ms = ? WHERE name = ?", now, self.name)
+
+    def _unused(self, now_ms: int) -> bool:
+        if self._config.expires is None:
+            return False
+        rows = self._broker._queues.read("SELECT used_ms FROM queues WHERE name = ?", self.name)
+        return bool(rows) and now_ms - rows[0][0] > self._config.expires * 1000
+
+    def _maintain(self) -> None:
+        """Delete the queue when nobody needs it; expire what is past its time to live at the head, and drop the state
+        of what is settled."""
+        now = self._clock.time_ms()
+        if self._unused(now):
+            self._broker.delete_queue(self.name)
+            return
+        if self._config.auto_delete and self._delete_if_abandoned():
+            return
         for delivery in self._deliveries:
             while True:
                 found: list[Message] = []
@@ -488,6 +515,18 @@ def _group_key(group_id: object) -> bytes:
     if not isinstance(group_id, str) or not 1 <= len(group_id) <= 128:
         raise InvalidArgumentError(f"group_id is {group_id!r}; give a str of 1 to 128 characters")
     return group_id.encode()
+
+
+def _group_keys(group_ids: Iterable[str]) -> list[bytes]:
+    """The keys of many messages; the same group is checked once."""
+    known: dict[str, bytes] = {}
+    keys = []
+    for group_id in group_ids:
+        key = known.get(group_id) if type(group_id) is str else None
+        if key is None:
+            key = known[group_id] = _group_key(group_id)
+        keys.append(key)
+    return keys
 
 
 def checked_headers(headers: Any) -> Headers:

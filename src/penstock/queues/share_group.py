@@ -35,6 +35,7 @@ from penstock.errors import (
 )
 from penstock.queues.dead_letter import REASONS, cycles, dead_letter_headers, same_source
 from penstock.queues.delivery_store import open_delivery
+from penstock.queues.presence import Presence
 from penstock.queues.queue_config import DELAY_MAX_S, VISIBILITY_MAX_S, QueueConfig
 from penstock.storage.directory import FileLock
 from penstock.streams.topic_partition import TopicPartition
@@ -209,12 +210,21 @@ class ShareGroup:
 
     def __iter__(self) -> Iterator[Message]:
         """Messages one by one, for ever; ends when this is closed. Leave each by `with message:`, or settle it."""
-        while not self._closed:
-            try:
-                messages = self.receive(1, wait=1.0)
-            except ClosedError:
-                return
-            yield from messages
+        try:
+            with self._presence(False):
+                while not self._closed:
+                    yield from self.receive(1, wait=1.0)
+        except ClosedError:
+            return
+        finally:
+            self._left()
+
+    def _presence(self, exclusive: bool) -> Presence:
+        """A place among the consumers of this group."""
+        return Presence(Path(self._deliveries[0].directory), exclusive)
+
+    def _left(self) -> None:
+        """A consumer went away."""
 
     # --- settling --------------------------------------------------------------------------------------------------
 
@@ -356,7 +366,7 @@ class ShareGroup:
         self._deliveries = deliveries
         config = self._config
         simple = len(deliveries) == 1 and self._system and not config.single_active_consumer
-        simple = simple and config.max_in_flight is None and config.message_ttl is None
+        simple = simple and config.max_in_flight is None and config.message_ttl is None and config.expires is None
         self._simple = deliveries[0] if simple else None
         self._visibility_ms = round(config.visibility_timeout * 1000)
         self._failures_max = config.max_receives or 0

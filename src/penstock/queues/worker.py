@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, PenstockError, StaleReceiptError
+from penstock.queues.presence import Presence
 from penstock.queues.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ class Worker:
     the handler must be importable). `prefetch`: messages a thread receives at a time. `retry`: a `RetryPolicy`. While a
     handler runs, the time-outs of what its thread holds are extended. A stop (`stop`, SIGTERM or SIGINT in `run`)
     finishes the messages in hand and gives what was prefetched back at once, which is no failure. In a fifo queue the
-    messages of a group are handled one after another, whatever the number of threads.
+    messages of a group are handled one after another, whatever the number of threads. `exclusive`: `LockedError` while
+    other workers (or iterations) consume it, and theirs while this one does.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Worker:
         prefetch: int = 1,
         retry: RetryPolicy | None = None,
         visibility_timeout: float | None = None,
+        exclusive: bool = False,
     ) -> None:
         if not callable(handler):
             raise InvalidTypeError(f"handler is {handler!r}; a callable of one message is needed")
@@ -56,6 +59,10 @@ class Worker:
         self._counts = (threads, processes, prefetch)
         self._retry = retry or RetryPolicy()
         self._visibility = visibility_timeout
+        if exclusive and processes > 1:
+            raise InvalidConfigError(f"exclusive is True and processes is {processes}; allowed is one consumer")
+        self._exclusive = exclusive
+        self._presence: Presence | None = None
         self._stopped = threading.Event()
         self._holders: list[_Holder] = []
         self._threads: list[threading.Thread] = []
@@ -84,6 +91,8 @@ class Worker:
     def start(self) -> Worker:
         """Work in the background; `stop` and `join` end it."""
         threads, processes, _ = self._counts
+        if not processes:
+            self._presence = self._queue._presence(self._exclusive).__enter__()
         if processes:
             context = multiprocessing.get_context("spawn")
             for _ in range(processes):
@@ -119,11 +128,16 @@ class Worker:
             while timeout is None and one.is_alive():
                 one.join(0.2)  # in slices: a signal handler runs between them
             one.join(timeout)
+        if self._presence is not None and not any(thread.is_alive() for thread in self._threads):
+            self._presence.__exit__(None, None, None)
+            self._presence = None
+            self._queue._left()
 
     def _options(self) -> dict[str, Any]:
         threads, _, prefetch = self._counts
         return {
             "threads": threads, "prefetch": prefetch, "retry": self._retry, "visibility_timeout": self._visibility,
+            "exclusive": self._exclusive,
         }  # fmt: skip
 
     # --- one thread ------------------------------------------------------------------------------------------------

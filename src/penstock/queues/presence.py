@@ -1,0 +1,56 @@
+"""Who consumes a queue, across processes: exclusive consumers, and queues that go away with their last one.
+
+A consumer holds a file lock for as long as it lives, which the kernel drops when its process dies.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from penstock.errors import LockedError
+
+_FILE = "consumers.lock"
+
+
+class Presence:
+    """One consumer's place among those of a queue: `with Presence(directory, exclusive):`."""
+
+    def __init__(self, directory: Path, exclusive: bool = False) -> None:
+        self._path = directory / _FILE
+        self._exclusive = exclusive
+        self._fd = -1
+
+    def __enter__(self) -> Presence:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, (fcntl.LOCK_EX if self._exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._close()
+            asked = "exclusively: others consume it" if self._exclusive else "too: somebody consumes it exclusively"
+            raise LockedError(11, f"the queue of {self._path.parent.name} cannot be consumed {asked}") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def abandoned(directory: Path) -> bool:
+    """Whether there were consumers and none is left."""
+    try:
+        fd = os.open(directory / _FILE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
