@@ -116,13 +116,14 @@ cdef class Delivery:
     cdef Mapping control_map, slots_map
     cdef list maps
     cdef object reading
+    cdef bint keep, new_files
     cdef int64_t reserved  # words below have room on the disk
     cdef RecordCursor cursor
     cdef LogRegion region
     cdef int _renew(self, uint64_t incarnation, bytes boot) except -1
     cdef int _recover(self) except -1
     cdef int _reserve(self, Mapping map, int64_t start, int64_t end) except -1
-    cdef int _ensure(self, int64_t end) except -1
+    cdef int _ensure(self, int64_t end, bint whole=*) except -1
     cdef int _fill(self) except -1
     cdef int _acquire(self) except -1
     cdef int _take_in(self) except -1

@@ -253,21 +253,29 @@ cdef class Delivery:
         self.region = None
 
     cdef int _recover(self) except -1:
-        """The machine went down: words may be older than the log, or newer. Forget those past its end; every minimum is made again."""
+        """The machine went down: words may be older than the log, or newer, and files shorter. Forget what lies past the log's
+        end; minima, counts and chains are made again."""
+        cdef delivery_control *c = self.control
         cdef control_slot slot
-        cdef int64_t offset
+        cdef int64_t offset, end
         control_snapshot(self.log.control, &slot)
+        end = slot.log_end_offset
         self._acquire()
         try:
-            self._ensure(self.control.frontier)
-            for offset in range(max(slot.log_end_offset, self.control.start), self.control.frontier):
+            c.start = min(c.start, end)
+            self._ensure(max(c.frontier, end), True)
+            for offset in range(end, c.frontier):
                 view_word(&self.view, offset)[0] = 0
-            self.control.frontier = min(self.control.frontier, slot.log_end_offset)
-            self.control.start = min(self.control.start, self.control.frontier)
-            self.control.touched = self.control.frontier
-            for offset in range(self.control.start, self.control.frontier):
+            c.frontier = min(c.frontier, end)
+            c.touched = c.frontier
+            for offset in range(c.start, c.frontier):
                 view_chunk_minimum(&self.view, offset)[0] = 0
                 view_minimum(&self.view, offset)[0] = 0
+            if self.ordered:
+                end, c.frontier = c.frontier, c.start
+                self.keep = True
+                self._parse_in(end)
+                self.keep = False
             view_rebuild(&self.view)
         finally:
             lock_release(&self.lock)
@@ -279,8 +287,9 @@ cdef class Delivery:
         if rc:
             raise os_error(rc, map.path, "growing")
 
-    cdef int _ensure(self, int64_t end) except -1:
-        """Map the chunks from the start up to offset `end`, with room on the disk. Under the lock."""
+    cdef int _ensure(self, int64_t end, bint whole=False) except -1:
+        """Map the chunks from the start up to offset `end`, with room on the disk (`whole`: also for what had it). Under the
+        lock."""
         cdef int64_t first = self.control.start >> DELIVERY_CHUNK_BITS
         cdef int64_t last = max(end - 1, self.control.start) >> DELIVERY_CHUNK_BITS
         cdef int64_t number, count, size, grown
@@ -305,10 +314,11 @@ cdef class Delivery:
             if self.ordered:
                 links = Mapping(base + ".links", DELIVERY_CHUNK * sizeof(delivery_link), True, True)
             self.maps.append((map, links))
+            self.new_files = True
             self._fill()
         if end <= self.reserved:
             return 0
-        for number in range(max(first, self.control.frontier >> DELIVERY_CHUNK_BITS), last + 1):
+        for number in range(first if whole else max(first, self.control.frontier >> DELIVERY_CHUNK_BITS), last + 1):
             count = min(end - (number << DELIVERY_CHUNK_BITS), <int64_t>DELIVERY_CHUNK)
             count = min((count + RESERVE_WORDS - 1) // RESERVE_WORDS * RESERVE_WORDS, <int64_t>DELIVERY_CHUNK)
             map, links = self.maps[number - first]
@@ -361,6 +371,10 @@ cdef class Delivery:
             for one in (map, links):
                 if one is not None:
                     _sync(one)
+        if self.new_files:
+            self.new_files = False
+            _sync(Mapping(self.directory, 0))
+            _sync(Mapping(os.path.dirname(self.directory), 0))
 
     # --- the lock ------------------------------------------------------------------------------------------------
 
@@ -500,6 +514,9 @@ cdef class Delivery:
     cdef void _enter(self, int64_t offset, const char *key, int64_t key_length, int64_t visible) noexcept:
         """A new record, or with `visible` -1 an offset without one."""
         cdef uint32_t slot
+        if self.keep:
+            view_link(&self.view, offset).slot = _hash(key, max(key_length, 0)) % DELIVERY_SLOTS + 1
+            return
         if visible < 0:
             view_word(&self.view, offset)[0] = word_make(VISIBLE_NEVER - REASON_MISSING, 0, 0, ARCHIVED)
             view_touch(&self.view, offset)
