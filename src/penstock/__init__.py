@@ -4,6 +4,7 @@ Start with `penstock.open`.
 """
 
 import importlib
+import logging
 
 from penstock._native.delivery import Message
 from penstock._native.records import Record, RecordMetadata
@@ -62,6 +63,7 @@ from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
 from penstock.streams.transactions import TransactionDescription
 
 __version__ = "0.1.0"
+logging.getLogger("penstock").addHandler(logging.NullHandler())  # what is logged is for those who ask for it
 
 
 def __getattr__(name: str) -> object:

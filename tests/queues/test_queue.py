@@ -544,3 +544,38 @@ def test_an_exclusive_consumer_is_alone(broker: penstock.Broker) -> None:
     other = queue.worker(print).start()
     other.stop()
     other.join()
+
+
+def test_a_waiting_consumer_of_higher_priority_comes_first(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        queue = broker.queue("q")
+        got: list[bytes] = []
+
+        def receive() -> None:
+            for _ in range(3):
+                got.extend(message.value for message in queue.receive(1, wait=20, consumer_priority=5))
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        while not queue._deliveries[0].flags:
+            pass
+        for number in range(3):
+            queue.send(b"%d" % number)
+            while len(got) <= number and thread.is_alive():
+                assert queue.receive(wait=0) == []
+        thread.join(10)
+        assert got == [b"0", b"1", b"2"]
+        queue.send(b"nobody waits now")
+        assert values(queue.receive(wait=5)) == [b"nobody waits now"]
+        with pytest.raises(InvalidArgumentError, match="0 to 100"):
+            queue.receive(consumer_priority=101)
+
+
+def test_rates_since_the_last_look(broker: penstock.Broker, clock: VirtualClock) -> None:
+    queue = broker.queue("q")
+    assert queue.stats().sent_per_s == 0
+    queue.send_many([b"x"] * 50)
+    queue.ack_many(queue.receive(20, wait=0))
+    clock.advance(10)
+    stats = queue.stats()
+    assert (stats.sent_per_s, stats.received_per_s, stats.acknowledged_per_s) == (5, 2, 2)

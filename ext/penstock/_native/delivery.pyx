@@ -47,7 +47,7 @@ cdef extern from "<unistd.h>" nogil:
 VISIBLE_AT_HEADER = "penstock.visible-at"
 EXPIRES_AT_HEADER = "penstock.expires-at"
 DELIVERY_LIMIT, REJECTED, EXPIRED, MAXLEN, PURGED, MOVED, MISSING = 1, 2, 4, 5, 6, 7, 8
-FLAG_DELAYS, FLAG_EXPIRES = 1, 2
+FLAG_DELAYS, FLAG_EXPIRES, FLAG_PRECEDENCE = 1, 2, 4
 STATES = ("available", "acquired", "acknowledged", "archived")
 
 cdef enum:
@@ -905,7 +905,8 @@ cdef class Delivery:
         return self.control.start
 
     def set_flag(self, int64_t flag):
-        """From now on, records are looked into for delays (`FLAG_DELAYS`) or time-outs (`FLAG_EXPIRES`)."""
+        """From now on, records are looked into for delays (`FLAG_DELAYS`) or time-outs (`FLAG_EXPIRES`), or
+        some receivers come first (`FLAG_PRECEDENCE`)."""
         if not self.control.flags & flag:
             self._acquire()
             self.control.flags |= flag

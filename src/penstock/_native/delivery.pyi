@@ -14,6 +14,7 @@ MOVED: int
 MISSING: int
 FLAG_DELAYS: int
 FLAG_EXPIRES: int
+FLAG_PRECEDENCE: int
 STATES: tuple[str, ...]
 
 class Message:

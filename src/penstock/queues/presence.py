@@ -1,4 +1,4 @@
-"""Who consumes a queue, across processes: exclusive consumers, and queues that go away with their last one.
+"""Who consumes a queue, across processes: exclusive consumers, queues that go away with their last one, precedence.
 
 A consumer holds a file lock for as long as it lives, which the kernel drops when its process dies.
 """
@@ -54,3 +54,39 @@ def abandoned(directory: Path) -> bool:
     finally:
         os.close(fd)
     return True
+
+
+class Waiting:
+    """Consumers of a priority above 0 that wait for messages, as long as they do: `with Waiting(directory,
+    priority):`."""
+
+    def __init__(self, directory: Path, priority: int) -> None:
+        self._path = directory / f"waiting-{priority:03d}.lock"
+        self._fd = -1
+
+    def __enter__(self) -> Waiting:
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+
+def somebody_waits_above(directory: Path, priority: int) -> bool:
+    """Whether a consumer of a higher priority waits for messages now."""
+    return any(
+        int(path.stem.removeprefix("waiting-")) > priority and _is_held(path)
+        for path in directory.glob("waiting-*.lock")
+    )
+
+
+def _is_held(path: Path) -> bool:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False

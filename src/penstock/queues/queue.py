@@ -62,6 +62,10 @@ class QueueStats:
     """Deliveries ever made."""
     acknowledged: int
     """Messages ever acknowledged."""
+    sent_per_s: float
+    """Rates since this handle was asked before, by all processes; 0 the first time."""
+    received_per_s: float
+    acknowledged_per_s: float
 
 
 class Queue(ShareGroup):
@@ -73,6 +77,7 @@ class Queue(ShareGroup):
         self._deduplication = Deduplication(broker, self)
         self._append = broker.topic(name).append
         self._used_ms = 0
+        self._last_totals: tuple[float, tuple[int, ...]] = (0.0, ())
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -345,7 +350,15 @@ class Queue(ShareGroup):
             received, acknowledged = received + totals[0], acknowledged + totals[1]
             sent += delivery.log.log_end_offset
         age = (now - oldest_ms) / 1000
-        return QueueStats(self.name, ready, in_flight, delayed, dead, age, sent, received, acknowledged)
+        rates = self._rates(sent, received, acknowledged)
+        return QueueStats(self.name, ready, in_flight, delayed, dead, age, sent, received, acknowledged, *rates)
+
+    def _rates(self, *totals: int) -> tuple[float, ...]:
+        before, self._last_totals = self._last_totals, (self._clock.monotonic(), totals)
+        passed = self._last_totals[0] - before[0]
+        if passed <= 0 or not before[1]:
+            return (0.0,) * len(totals)
+        return tuple((now - then) / passed for now, then in zip(totals, before[1], strict=True))
 
     def attributes(self) -> dict[str, str]:
         """What SQS's GetQueueAttributes says, under its names."""

@@ -19,6 +19,7 @@ from penstock._native.delivery import (
     EXPIRED,
     EXPIRES_AT_HEADER,
     FLAG_EXPIRES,
+    FLAG_PRECEDENCE,
     MISSING,
     MOVED,
     Delivery,
@@ -35,7 +36,7 @@ from penstock.errors import (
 )
 from penstock.queues.dead_letter import REASONS, cycles, dead_letter_headers, same_source
 from penstock.queues.delivery_store import open_delivery
-from penstock.queues.presence import Presence
+from penstock.queues.presence import Presence, Waiting, somebody_waits_above
 from penstock.queues.queue_config import DELAY_MAX_S, VISIBILITY_MAX_S, QueueConfig
 from penstock.storage.directory import FileLock
 from penstock.streams.topic_partition import TopicPartition
@@ -84,25 +85,32 @@ class ShareGroup:
         return self._config
 
     def receive(
-        self, max_messages: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
+        self,
+        max_messages: int = 10,
+        wait: float | None = 20.0,
+        visibility_timeout: float | None = None,
+        consumer_priority: int = 0,
     ) -> list[Message]:
-        """Up to `max_messages`, as soon as there is one; [] when none came in `wait` seconds (0: do not wait, None:
-        for ever).
+        """Up to `max_messages`, as soon as there is one; [] when none came in `wait` seconds (None: for ever).
 
-        `visibility_timeout`: seconds, default the queue's. Raises `InvalidArgumentError`, `OverLimitError`,
-        `CorruptionError` (a message that cannot be read; the others follow with the next call), `ClosedError`.
+        `visibility_timeout`: seconds, default the queue's. `consumer_priority`: while a receiver of a higher one
+        (to 100) waits, in any process, those of lower ones get nothing (RabbitMQ's consumer priority).
+
+        Raises `InvalidArgumentError`, `OverLimitError`, `CorruptionError` (a message that cannot be read; the others
+        follow with the next call), `ClosedError`.
         """
         if type(max_messages) is not int or max_messages < 1:
             raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
-        if self._simple is not None and visibility_timeout is None and self._generation == self._catalog_bell.value:
+        if type(consumer_priority) is not int or not 0 <= consumer_priority <= 100:
+            raise InvalidArgumentError(f"consumer_priority is {consumer_priority!r}; give an int from 0 to 100")
+        simple = self._simple_delivery()
+        if simple is not None and visibility_timeout is None:
             found: list[Message] = []
-            exhausted = self._simple.claim(self, found, -1, self._visibility_ms, max_messages, self._failures_max)
+            exhausted = simple.claim(self, found, -1, self._visibility_ms, max_messages, self._failures_max)
             if exhausted:
                 self._bury_exhausted(exhausted)
-            if found and not self._simple.flags:
-                return found
-            if found:
-                self._drop_expired(self._simple, found, 0, self._clock.time_ms())
+            if found and simple.flags & FLAG_EXPIRES:
+                self._drop_expired(simple, found, 0, self._clock.time_ms())
             if found:
                 return found
         if visibility_timeout is None:
@@ -111,15 +119,36 @@ class ShareGroup:
             visibility = checked_visibility(visibility_timeout)
         if self._generation != self._broker.catalog_generation or self._closed:
             self._refresh()
-        out: list[Message] = []
-        if self._active is None or self._active.try_acquire():
-            self._collect(out, max_messages, visibility)
-        if out or wait == 0:
-            return out
         deadline = math.inf if wait is None else self._clock.monotonic() + checked_seconds("wait", wait)
-        return self._wait_for(max_messages, visibility, deadline, self._woken)
+        return self._wait_for(max_messages, visibility, deadline, self._woken, consumer_priority)
 
-    def _wait_for(self, max_messages: int, visibility: float, deadline: float, stop: threading.Event) -> list[Message]:
+    def _simple_delivery(self) -> Delivery | None:
+        """Where messages come from, when one look into it is all that receiving takes."""
+        simple = self._simple
+        if simple is None or self._generation != self._catalog_bell.value or simple.flags & FLAG_PRECEDENCE:
+            return None
+        return simple
+
+    def _wait_for(
+        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event, priority: int
+    ) -> list[Message]:
+        if not priority:
+            return self._wait_in_turn(max_messages, visibility, deadline, stop, 0)
+        for delivery in self._deliveries:
+            delivery.set_flag(FLAG_PRECEDENCE)
+        with Waiting(Path(self._deliveries[0].directory), priority):
+            return self._wait_in_turn(max_messages, visibility, deadline, stop, priority)
+
+    def _may_receive(self, priority: int) -> bool:
+        """Whether this receiver is the active one, and nobody of a higher priority waits."""
+        if self._active is not None and not self._active.try_acquire():
+            return False
+        first = self._deliveries[0]
+        return not first.flags & FLAG_PRECEDENCE or not somebody_waits_above(Path(first.directory), priority)
+
+    def _wait_in_turn(
+        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event, priority: int
+    ) -> list[Message]:
         out: list[Message] = []
         slice_s = _WAIT_SLICE_S if self._system else _VIRTUAL_SLICE_S
         if self._active is not None:
@@ -127,7 +156,8 @@ class ShareGroup:
         while True:
             seen = self._bell.arm()
             self._refresh()
-            if self._active is None or self._active.try_acquire():
+            allowed = self._may_receive(priority)
+            if allowed:
                 self._collect(out, max_messages, visibility)
             left = deadline - self._clock.monotonic()
             if out or left <= 0:
@@ -136,14 +166,14 @@ class ShareGroup:
                 if stop is self._woken:
                     stop.clear()
                 return out
-            self._bell.wait(seen, min(left, self._until_next(), slice_s))
+            self._bell.wait(seen, min(left, self._until_next() if allowed else _TAKE_OVER_S, slice_s))
 
     def _receive_until(
-        self, stop: threading.Event, max_messages: int, wait: float, visibility_timeout: float | None
+        self, stop: threading.Event, max_messages: int, wait: float, visibility_timeout: float | None, priority: int
     ) -> list[Message]:
         """`receive` for a worker: ends early when `stop` is set (and the bell rung)."""
         visibility = self._config.visibility_timeout if visibility_timeout is None else visibility_timeout
-        return self._wait_for(max_messages, visibility, self._clock.monotonic() + wait, stop)
+        return self._wait_for(max_messages, visibility, self._clock.monotonic() + wait, stop, priority)
 
     def _collect(self, out: list[Message], wanted: int, visibility: float) -> None:
         now = self._clock.time_ms()

@@ -31,7 +31,7 @@ class Worker:
     handler runs, the time-outs of what its thread holds are extended. A stop (`stop`, SIGTERM or SIGINT in `run`)
     finishes the messages in hand and gives what was prefetched back at once, which is no failure. In a fifo queue the
     messages of a group are handled one after another, whatever the number of threads. `exclusive`: `LockedError` while
-    other workers (or iterations) consume it, and theirs while this one does.
+    other workers (or iterations) consume it, and theirs while this one does. `consumer_priority`: see `Queue.receive`.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class Worker:
         retry: RetryPolicy | None = None,
         visibility_timeout: float | None = None,
         exclusive: bool = False,
+        consumer_priority: int = 0,
     ) -> None:
         if not callable(handler):
             raise InvalidTypeError(f"handler is {handler!r}; a callable of one message is needed")
@@ -62,6 +63,9 @@ class Worker:
         if exclusive and processes > 1:
             raise InvalidConfigError(f"exclusive is True and processes is {processes}; allowed is one consumer")
         self._exclusive = exclusive
+        if type(consumer_priority) is not int or not 0 <= consumer_priority <= 100:
+            raise InvalidConfigError(f"consumer_priority is {consumer_priority!r}; allowed is an int from 0 to 100")
+        self._priority = consumer_priority
         self._presence: Presence | None = None
         self._stopped = threading.Event()
         self._holders: list[_Holder] = []
@@ -137,7 +141,7 @@ class Worker:
         threads, _, prefetch = self._counts
         return {
             "threads": threads, "prefetch": prefetch, "retry": self._retry, "visibility_timeout": self._visibility,
-            "exclusive": self._exclusive,
+            "exclusive": self._exclusive, "consumer_priority": self._priority,
         }  # fmt: skip
 
     # --- one thread ------------------------------------------------------------------------------------------------
@@ -153,7 +157,7 @@ class Worker:
     def _loop(self, holder: _Holder) -> None:
         prefetch = self._counts[2]
         while not self._stopped.is_set():
-            messages = self._queue._receive_until(self._stopped, prefetch, _RECEIVE_S, self._visibility)
+            messages = self._queue._receive_until(self._stopped, prefetch, _RECEIVE_S, self._visibility, self._priority)
             holder.take(messages)
             while message := holder.next():
                 if self._stopped.is_set():
