@@ -579,3 +579,15 @@ def test_rates_since_the_last_look(broker: penstock.Broker, clock: VirtualClock)
     clock.advance(10)
     stats = queue.stats()
     assert (stats.sent_per_s, stats.received_per_s, stats.acknowledged_per_s) == (5, 2, 2)
+
+
+def test_the_state_of_what_is_settled_is_deleted(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data", fsync="never") as broker:
+        queue = broker.queue("q")
+        queue.send_many([b""] * 300_000)
+        while messages := queue.receive(5000, wait=0):
+            queue.ack_many(messages)
+        queue.send(b"x")
+        assert len(queue.receive(wait=0)) == 1
+        chunks = sorted(path.name for path in (tmp_path / "data" / "q-0" / "share-q").glob("*.words"))
+        assert chunks == [f"{2 << 17:020d}.words"]

@@ -125,6 +125,7 @@ cdef class Delivery:
     cdef int _reserve(self, Mapping map, int64_t start, int64_t end) except -1
     cdef int _ensure(self, int64_t end, bint whole=*) except -1
     cdef int _fill(self) except -1
+    cdef int _remove_below(self, int64_t first) except -1
     cdef int _acquire(self) except -1
     cdef int _take_in(self) except -1
     cdef int _lower_all(self, int64_t start, int64_t end) except -1

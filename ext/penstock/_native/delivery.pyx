@@ -299,6 +299,8 @@ cdef class Delivery:
             if last - first >= DELIVERY_RING:
                 raise InvalidArgumentError(f"{last - first} chunks of unsettled records in {self.directory}; at most {DELIVERY_RING} are allowed")
             kept = {self.view.first + i: pair for i, pair in enumerate(self.maps)}
+            if kept:
+                self._remove_below(first << DELIVERY_CHUNK_BITS)
             self.maps = []
             while first + len(self.maps) <= last and first + len(self.maps) in kept:
                 self.maps.append(kept[first + len(self.maps)])
@@ -349,20 +351,12 @@ cdef class Delivery:
                 self.view.links[i] = links.data
         return 0
 
-    def remove_settled(self):
-        """Delete the files of chunks in which everything is settled; how many. Other processes let go of theirs later."""
-        cdef int64_t first
-        removed = 0
-        self._acquire()
-        try:
-            first = self.control.start >> DELIVERY_CHUNK_BITS << DELIVERY_CHUNK_BITS
-            for name in os.listdir(self.directory):
-                if name[:20].isdigit() and int(name[:20]) < first:
-                    os.unlink(f"{self.directory}/{name}")
-                    removed += 1
-        finally:
-            lock_release(&self.lock)
-        return removed
+    cdef int _remove_below(self, int64_t first) except -1:
+        """Delete the files of chunks in which everything is settled. Other processes let go of theirs later."""
+        for name in os.listdir(self.directory):
+            if name[:20].isdigit() and int(name[:20]) < first:
+                os.unlink(f"{self.directory}/{name}")
+        return 0
 
     def sync(self):
         """What was settled before is on the disk when this returns."""

@@ -332,13 +332,8 @@ class Broker(LogBroker):
         if not super().maintain():
             return False
         for name, config in self.queues().items():
-            if (
-                name not in self._open_queues
-                and config.expires is None
-                and not config.auto_delete
-                and config.message_ttl is None
-            ):
-                continue  # whoever uses it looks after it
+            if name not in self._open_queues and not config.needs_upkeep:
+                continue
             try:
                 self.queue(name)._maintain()
             except (UnknownTopicError, UnknownQueueError):

@@ -512,7 +512,6 @@ class Queue(ShareGroup):
                 if len(live) == len(found):
                     break
             delivery.take_in()
-            delivery.remove_settled()
             if not self._config.keep_acknowledged:
                 self._broker._log(self.name, delivery.log.number).delete_before(delivery.start)
 

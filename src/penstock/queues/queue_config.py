@@ -92,6 +92,12 @@ class QueueConfig:
     retry_delay_max: float = 600.0
     """Most of `retry_delay` times failures."""
 
+    @property
+    def needs_upkeep(self) -> bool:
+        """Whether maintenance has something to do, also for a queue that its process does not use."""
+        lives_forever = self.expires is None and self.message_ttl is None
+        return self.auto_delete or not self.keep_acknowledged or not lives_forever
+
     def altered(self, changes: Mapping[str, Any]) -> QueueConfig:
         """This configuration with `changes`. Raises `InvalidConfigError` naming what was given and what is allowed."""
         known = {field.name for field in fields(QueueConfig)}

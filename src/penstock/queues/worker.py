@@ -10,7 +10,14 @@ import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, PenstockError, StaleReceiptError
+from penstock.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidTypeError,
+    PenstockError,
+    StaleReceiptError,
+)
 from penstock.queues.presence import Presence
 from penstock.queues.retry import RetryPolicy
 
@@ -149,6 +156,9 @@ class Worker:
     def _guarded(self, holder: _Holder) -> None:
         try:
             self._loop(holder)
+        except ClosedError:
+            _log.info("the queue of a worker was closed: %s", self._queue.topic_name)
+            self._stopped.set()
         except BaseException as error:
             self._failure = error
             _log.exception("a worker of %s ends", self._queue.topic_name)
