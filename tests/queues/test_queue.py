@@ -591,3 +591,16 @@ def test_the_state_of_what_is_settled_is_deleted(tmp_path: Path) -> None:
         assert len(queue.receive(wait=0)) == 1
         chunks = sorted(path.name for path in (tmp_path / "data" / "q-0" / "share-q").glob("*.words"))
         assert chunks == [f"{2 << 17:020d}.words"]
+
+
+def test_many_messages_with_groups(broker: penstock.Broker) -> None:
+    queue = broker.queue("q", fifo=True)
+    assert queue.send_many([b"0", bytearray(b"1"), b"2"], group_ids=["a", "a", "gr\u00fcn"]) == 3
+    assert [message.group_id for message in queue.receive(wait=0)] == ["a", "a", "gr\u00fcn"]
+    for groups in (["a"], ["", "b"], ["x" * 129, "b"], [5, "b"]):
+        with pytest.raises((InvalidArgumentError, InvalidTypeError)) as caught:
+            queue.send_many([b"x", b"y"], group_ids=groups)  # type: ignore[arg-type]
+        assert getattr(caught.value, "accepted", 0) == 0
+    with pytest.raises((InvalidArgumentError, InvalidTypeError)) as caught:
+        queue.send_many([b"x", b"y"], group_ids=["fine", ""])
+    assert caught.value.accepted == queue.stats().sent - 3 == 1  # type: ignore[attr-defined]

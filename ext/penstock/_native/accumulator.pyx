@@ -9,6 +9,7 @@ without the GIL is taken out of its lane first.
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
@@ -192,7 +193,7 @@ cdef class Accumulator:
         elif type(values) is list and type(keys) is list and len(values) != len(keys):
             raise InvalidArgumentError(f"keys has {len(keys)} items; values has {len(values)}, and as many are needed")
         elif type(values) is list and type(keys) is list and self._partitioner is None and not self._eager:
-            return self._send_lists(topic, values, keys, partition, timestamp)
+            return self._send_lists(topic, values, keys, partition, timestamp, False)
         else:
             pairs = zip(values, keys, strict=True)
         try:
@@ -204,8 +205,15 @@ cdef class Accumulator:
             raise
         return sent
 
-    cdef Py_ssize_t _send_lists(self, topic, list values, list keys, partition, int64_t timestamp) except -1:
-        """As many values as keys; those that are bytes without a call each."""
+    def _send_named(self, topic, list values not None, list names not None, partition):
+        """`send_many` with message groups (str, 1 to 128 characters) as keys."""
+        if len(values) != len(names):
+            raise InvalidArgumentError(f"group_ids has {len(names)} items; values has {len(values)}, and as many are needed")
+        self._check()
+        return self._send_lists(topic, values, names, partition, self._now_ms(), True)
+
+    cdef Py_ssize_t _send_lists(self, topic, list values, list keys, partition, int64_t timestamp, bint named) except -1:
+        """As many values as keys; those that are bytes (`named`: or keys that are str) without a call each."""
         cdef Py_ssize_t i, size, before
         cdef TopicLanes lanes = self._lanes_of(topic)
         cdef Lane lane
@@ -215,10 +223,18 @@ cdef class Accumulator:
         for i in range(PyList_GET_SIZE(values)):
             try:
                 value, key = values[i], keys[i]
-                if type(value) is not bytes or type(key) is not bytes:
+                if named and type(key) is str:
+                    if not 1 <= len(<str>key) <= 128:
+                        raise InvalidArgumentError(f"group_id is {key!r}; give a str of 1 to 128 characters")
+                    if type(value) is not bytes:
+                        self.send(topic, value, key.encode(), None, timestamp, partition)
+                        continue
+                    key_data = PyUnicode_AsUTF8AndSize(key, &key_length)
+                elif type(value) is not bytes or type(key) is not bytes:
                     self.send(topic, value, key, None, timestamp, partition)
                     continue
-                key_data, key_length = PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
+                else:
+                    key_data, key_length = PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
                 size = PyBytes_GET_SIZE(value) + key_length
                 if size > lanes.max_message_bytes:
                     too_large(size, lanes.max_message_bytes, lanes.name)

@@ -191,10 +191,11 @@ class Queue(ShareGroup):
             return self._send_each(values, delay, priority, ttl, group_ids)
         self._describe(b"", None, priority, None, None, None)
         partition = config.max_priority - priority
-        keys = None if group_ids is None else _group_keys(group_ids)
         with self._broker.producer(linger_ms=3_600_000, enable_idempotence=False) as producer:
             try:
-                return int(producer.send_many(self.name, values, keys, partition))
+                if group_ids is None:
+                    return int(producer.send_many(self.name, values, None, partition))
+                return int(producer._send_named(self.name, list(values), list(group_ids), partition))
             finally:
                 try:
                     producer.flush()
@@ -527,18 +528,6 @@ def _group_key(group_id: object) -> bytes:
     if not isinstance(group_id, str) or not 1 <= len(group_id) <= 128:
         raise InvalidArgumentError(f"group_id is {group_id!r}; give a str of 1 to 128 characters")
     return group_id.encode()
-
-
-def _group_keys(group_ids: Iterable[str]) -> list[bytes]:
-    """The keys of many messages; the same group is checked once."""
-    known: dict[str, bytes] = {}
-    keys = []
-    for group_id in group_ids:
-        key = known.get(group_id) if type(group_id) is str else None
-        if key is None:
-            key = known[group_id] = _group_key(group_id)
-        keys.append(key)
-    return keys
 
 
 def checked_headers(headers: Any) -> Headers:
