@@ -123,7 +123,7 @@ class Broker(LogBroker):
             self.alter_topic(name, **topic_options)
         else:
             try:
-                self.create_topic(name, partitions=new.max_priority + 1, **topic_options)
+                self.create_topic(name, partitions=new.partitions, **topic_options)
             except TopicExistsError:
                 self.alter_topic(name, **topic_options)  # another process makes the same queue
         self._queues.save_queue(name, new, self.clock.time_ms())

@@ -40,8 +40,8 @@ class Deduplication:
 
     def send(
         self, identity: str, group_id: str | None, value: Any, key: bytes | None, headers: Headers, partition: int
-    ) -> int:
-        """Store a message unless its id is remembered; the offset of the one or the other."""
+    ) -> tuple[int, int]:
+        """Store a message unless its id is remembered; partition and offset of the one or the other."""
         if not isinstance(identity, str) or not 1 <= len(identity) <= 128:
             raise InvalidArgumentError(f"deduplication_id is {identity!r}; give a str of 1 to 128 characters")
         name, now = self._queue.name, self._broker.clock.time_ms()
@@ -54,7 +54,7 @@ class Deduplication:
                 (name, scope, identity),
             ).fetchone()
             if row is not None and row[2] + window > now:
-                return int(row[1])
+                return int(row[0]), int(row[1])
             stored = self._queue._append(
                 value, key, [*headers, (DEDUPLICATION_HEADER, identity.encode())], None, partition
             )
@@ -62,7 +62,7 @@ class Deduplication:
             if stored.offset == end:
                 self._set_taken_in(connection, partition, end + 1)
             connection.execute("DELETE FROM remembered WHERE queue = ? AND sent_ms <= ?", (name, now - window))
-        return int(stored.offset)
+        return partition, int(stored.offset)
 
     def _scope(self, key: bytes | None) -> str:
         if self._queue._config.deduplication_scope == "queue" or key is None:

@@ -9,6 +9,7 @@ queue needs to know of a message (when it becomes visible, when it expires, its 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -28,7 +29,7 @@ from penstock.queues.batch import BatchResult, batch_results, checked_batch
 from penstock.queues.dead_letter import Headers, source_of
 from penstock.queues.deduplication import Deduplication, content_id
 from penstock.queues.presence import abandoned
-from penstock.queues.queue_config import DELAY_MAX_S, QueueConfig
+from penstock.queues.queue_config import DELAY_MAX_S, FAIR_LANES, QueueConfig
 from penstock.queues.redrive import RedriveReport, RedriveTask
 from penstock.queues.share_group import ShareGroup, checked_seconds
 from penstock.queues.worker import Worker
@@ -76,7 +77,7 @@ class Queue(ShareGroup):
         super().__init__(broker, name, name, config)
         self._deduplication = Deduplication(broker, self)
         self._append = broker.topic(name).append
-        self._used_ms = 0
+        self._used_ms = self._lane = 0
         self._last_totals: tuple[float, tuple[int, ...]] = (0.0, ())
 
     # --- sending ---------------------------------------------------------------------------------------------------
@@ -113,15 +114,21 @@ class Queue(ShareGroup):
         config = self._config
         if config.max_length is not None or config.max_length_bytes is not None:
             self._make_room(1, len(value))
-        partition = config.max_priority - priority
+        partition = self._partition_for(priority, group_id)
         if headers:
             extra = [*checked_headers(headers), *extra]
         if deduplication_id is not None or config.content_based_deduplication:
             identity = content_id(value) if deduplication_id is None else deduplication_id
-            offset = self._deduplication.send(identity, group_id, value, key, extra, partition)
+            partition, offset = self._deduplication.send(identity, group_id, value, key, extra, partition)
         else:
             offset = self._append(value, key, extra, None, partition).offset
         return f"{self.name}-{partition}-{offset}"
+
+    def _partition_for(self, priority: int, group_id: str | None) -> int:
+        if not self._config.fair:
+            return self._config.max_priority - priority
+        self._lane += 1  # without a group: any lane
+        return (zlib.crc32(group_id.encode()) if group_id is not None else self._lane) % FAIR_LANES
 
     def _describe(
         self,
@@ -181,7 +188,7 @@ class Queue(ShareGroup):
         config = self._config
         if isinstance(values, (str, bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
-        special = delay is not None or ttl is not None or bool(config.delay)
+        special = delay is not None or ttl is not None or bool(config.delay) or config.fair
         if (
             special
             or config.content_based_deduplication
@@ -449,15 +456,18 @@ class Queue(ShareGroup):
 
     def priority_of(self, partition: int) -> int:
         """The priority of the messages in a partition."""
-        return self._config.max_priority - partition
+        return 0 if self._config.fair else self._config.max_priority - partition
 
     def _first_partition(self) -> int:
-        return 0  # the highest priority
+        return super()._first_partition() if self._config.fair else 0  # 0: the highest priority
+
+    def _share(self, wanted: int) -> int:
+        return max(1, wanted // FAIR_LANES) if self._config.fair else wanted
 
     def _follow(self) -> None:
         config = self._config = self._broker._queue_config(self.name)
         self._plain = not (
-            config.delay or config.max_priority or config.content_based_deduplication
+            config.delay or config.fair or config.max_priority or config.content_based_deduplication
             or config.max_length is not None or config.max_length_bytes is not None
         )  # fmt: skip
         self._id_prefix = f"{self.name}-0-"

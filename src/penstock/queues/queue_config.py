@@ -31,8 +31,9 @@ _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "retry_delay": (0, VISIBILITY_MAX_S, False, True),
     "retry_delay_max": (0, VISIBILITY_MAX_S, False, True),
 }
-_FLAGS = ("fifo", "content_based_deduplication", "keep_acknowledged", "single_active_consumer", "auto_delete")
-_FIXED = ("fifo", "max_priority")
+_FLAGS = ("fifo", "fair", "content_based_deduplication", "keep_acknowledged", "single_active_consumer", "auto_delete")
+_FIXED = ("fifo", "fair", "max_priority")
+FAIR_LANES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ class QueueConfig:
     """Which queues may name this one as their `dead_letter`: "allowAll", "denyAll", or their names (SQS's byQueue)."""
     fifo: bool = False
     """Strict order in each message group (`group_id`): nothing more of a group is given out while one is in flight."""
+    fair: bool = False
+    """Message groups of a standard queue are spread over 16 lanes that receivers take from in turn, so that a noisy
+    group delays at most those that share its lane (SQS's fair queues)."""
     max_priority: int = 0
     """Messages may have a priority of 0 to this (at most 255); higher ones first, in order inside one priority."""
     delay: float = 0.0
@@ -93,6 +97,11 @@ class QueueConfig:
     """Most of `retry_delay` times failures."""
 
     @property
+    def partitions(self) -> int:
+        """Partitions of its topic: one for each priority, or lane."""
+        return FAIR_LANES if self.fair else self.max_priority + 1
+
+    @property
     def needs_upkeep(self) -> bool:
         """Whether maintenance has something to do, also for a queue that its process does not use."""
         lives_forever = self.expires is None and self.message_ttl is None
@@ -110,6 +119,8 @@ class QueueConfig:
             raise InvalidConfigError(
                 f"dead_letter is {new.dead_letter!r} and dead_letter_exchange is {new.dead_letter_exchange!r}; give one"
             )
+        if new.fair and (new.fifo or new.max_priority):
+            raise InvalidConfigError("fair is True; a fair queue is neither fifo nor has priorities")
         if new.fifo and new.max_priority:
             raise InvalidConfigError(
                 "fifo is True and max_priority is not 0: the order of a fifo queue is that of its groups"

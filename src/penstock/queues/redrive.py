@@ -156,7 +156,7 @@ class RedriveTask:
             return False
         body = message.value if self._edit is None else self._edit(message)
         priority = holder.priority_of(message.partition)
-        partition = target._config.max_priority - min(priority, target._config.max_priority)
+        partition = target._partition_for(min(priority, target._config.max_priority), message.group_id)
         target._append(body, message.key, without_death(message.headers), None, partition)
         delivery.settle(held.offset, held.delivery_count, 3, MOVED)
         return True

@@ -180,22 +180,31 @@ class ShareGroup:
         if self._config.max_in_flight is not None:
             wanted = min(wanted, self._room_in_flight(now))
         until = now + round(visibility * 1000)
-        failures_max = self._config.max_receives or 0
         deliveries = self._deliveries
         count = len(deliveries)
         first = 0 if count == 1 else self._first_partition()
-        for step in range(count):
-            delivery = deliveries[(first + step) % count]
-            while True:
-                had = len(out)
-                exhausted = delivery.claim(self, out, now, until, wanted - had, failures_max)
-                if exhausted:
-                    self._bury_exhausted(exhausted)
-                dropped = len(out) > had and self._drop_expired(delivery, out, had, now)
-                if not (exhausted or dropped) or len(out) >= wanted:
-                    break
-            if len(out) >= wanted:
-                break
+        share = self._share(wanted)
+        for most in (share, wanted) if share < wanted else (wanted,):
+            for step in range(count):
+                if len(out) >= wanted:
+                    return
+                self._take(deliveries[(first + step) % count], out, min(most, wanted - len(out)), now, until)
+
+    def _share(self, wanted: int) -> int:
+        """How many of `wanted` messages to take from one partition before looking into the others."""
+        return wanted
+
+    def _take(self, delivery: Delivery, out: list[Message], wanted: int, now: int, until: int) -> None:
+        failures_max = self._config.max_receives or 0
+        first = len(out)
+        while True:
+            had = len(out)
+            exhausted = delivery.claim(self, out, now, until, first + wanted - had, failures_max)
+            if exhausted:
+                self._bury_exhausted(exhausted)
+            dropped = len(out) > had and self._drop_expired(delivery, out, had, now)
+            if not (exhausted or dropped) or len(out) - first >= wanted:
+                return
 
     def _bury_exhausted(self, exhausted: list[tuple[Message, int]]) -> None:
         for message, ran_out_ms in exhausted:
