@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import penstock
-from penstock import InvalidConfigError, VirtualClock
+from penstock import InvalidConfigError, StaleReceiptError, VirtualClock
+from penstock.queues.share_group import BURY
 
 
 @pytest.fixture
@@ -163,12 +164,8 @@ def test_a_letter_stored_before_a_death_is_not_stored_again(broker: penstock.Bro
     queue = broker.queue("q", max_receives=1, dead_letter="dead", visibility_timeout=10.0)
     queue.send(b"x")
     message = one(queue)
-    settle = queue._delivery_of
-    queue._delivery_of = lambda partition: exec("raise KeyboardInterrupt")  # type: ignore[method-assign, assignment, func-returns-value]
-    with pytest.raises(KeyboardInterrupt):  # the letter is stored, the message not settled: as if killed in between
-        queue._store_letter(message, "delivery_limit", None, None, clock.time_ms())
-        queue._delivery_of(0)
-    queue._delivery_of = settle  # type: ignore[method-assign]
+    queue._delivery_of(0).settle(message.offset, message.delivery_count, BURY, 0)
+    queue._store_letter(message, "delivery_limit", None, None, clock.time_ms())  # and killed before it is settled
     clock.advance(10)
     assert queue.receive(wait=0) == []
     assert broker.queue("dead").stats().sent == 1
@@ -187,3 +184,20 @@ def test_two_threads_redrive_at_once(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert queue.stats().ready == 200
+
+
+@pytest.mark.parametrize("how", ["nack", "reject"])
+def test_a_stale_holder_stores_no_letter(broker: penstock.Broker, clock: VirtualClock, how: str) -> None:
+    queue = broker.queue("q", max_receives=2, dead_letter="dead", visibility_timeout=10.0)
+    queue.send(b"x")
+    one(queue).nack()
+    late = one(queue)
+    late.extend(1.0)
+    broker.queue("q", max_receives=5)
+    clock.advance(1)
+    again = one(queue)
+    broker.queue("q", max_receives=2)
+    with pytest.raises(StaleReceiptError):
+        getattr(late, how)()
+    assert broker.queue("dead").stats().sent == 0
+    again.ack()

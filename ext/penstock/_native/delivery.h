@@ -132,7 +132,7 @@ static inline uint64_t word_make(int64_t visible, int64_t acquired, int64_t fail
  * ARCHIVED    -                    -              -                -           -           AVAILABLE   -
  *
  * What a receiver asks for (accept to renew) needs its receipt: the count of acquisitions when it received. */
-enum { ACCEPT = 1, RELEASE = 2, REJECT = 3, RENEW = 4, FAIL = 5, UNDO = 6 };
+enum { ACCEPT = 1, RELEASE = 2, REJECT = 3, RENEW = 4, FAIL = 5, UNDO = 6, BURY = 7 };
 
 static inline int64_t acquired_next(int64_t acquired) { return acquired < COUNT_MAX ? acquired + 1 : COUNT_MAX / 2 + 1; }
 
@@ -158,6 +158,7 @@ static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int6
     case FAIL: return word_make(visible, acquired, failures < COUNT_MAX ? failures + 1 : COUNT_MAX, AVAILABLE);
     case REJECT: return word_make(VISIBLE_NEVER - visible, acquired, failures, ARCHIVED);
     case RENEW: return word_make(visible, acquired, failures, ACQUIRED);
+    case BURY: return word_make(word_visible(w), acquired, COUNT_MAX, ACQUIRED); /* a letter is about to be stored */
     case UNDO: return word_make(visible, acquired - 1, failures, AVAILABLE); /* it was not handed out */
     }
     return WORD_STALE;

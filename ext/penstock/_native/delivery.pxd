@@ -18,6 +18,7 @@ cdef extern from "delivery.h" nogil:
         DELIVERY_SLOTS
         DELIVERY_CONTROL_BYTES
         VISIBLE_SHIFT
+        COUNT_MAX
         AVAILABLE
         ACQUIRED
         ACKNOWLEDGED

@@ -527,7 +527,7 @@ cdef class Delivery:
 
     def claim(self, queue not None, list out not None, int64_t now_ms, int64_t until_ms, Py_ssize_t wanted, int64_t failures_max):
         """Acquire up to `wanted` messages until `until_ms` (with `now_ms` -1: so long from the machine's time) and append them to `out`; returns those that failed too often, to be
-        dead-lettered by the caller, as a list of (message, when its last lock ran out).
+        dead-lettered by the caller, as a list of (message, when its last lock ran out, if its holder was about to dead-letter it; else None).
 
         Raises `CorruptionError` when the first one cannot be read: a failure, hidden for as long as it was asked for.
         """
@@ -583,7 +583,7 @@ cdef class Delivery:
                     if failures_max > 0 and message.failures >= failures_max:
                         if exhausted is None:
                             exhausted = []
-                        exhausted.append((message, claims[i].visible))
+                        exhausted.append((message, claims[i].visible if message.failures == COUNT_MAX else None))
                     else:
                         out.append(message)
         finally:

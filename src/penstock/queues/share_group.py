@@ -44,7 +44,7 @@ from penstock.streams.topic_partition import TopicPartition
 if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
-RELEASE, REJECT, RENEW, FAIL, UNDO = 2, 3, 4, 5, 6  # see delivery.h
+RELEASE, REJECT, RENEW, FAIL, UNDO, BURY = 2, 3, 4, 5, 6, 7  # see delivery.h
 _WAIT_SLICE_S = 1.0
 _VIRTUAL_SLICE_S = 0.01
 _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
@@ -206,7 +206,7 @@ class ShareGroup:
             if not (exhausted or dropped) or len(out) - first >= wanted:
                 return
 
-    def _bury_exhausted(self, exhausted: list[tuple[Message, int]]) -> None:
+    def _bury_exhausted(self, exhausted: list[tuple[Message, int | None]]) -> None:
         for message, ran_out_ms in exhausted:
             self._bury(message, "delivery_limit", None, ran_out_ms)
 
@@ -332,14 +332,15 @@ class ShareGroup:
         self._bury(message, "rejected", None if reason == "rejected" else reason, None)
 
     def _bury(self, message: Message, reason: str, error: str | None, ran_out_ms: int | None) -> None:
-        """Dead-letter a message that this process holds. The letter is stored before the message is settled, so a
-        death in between may store it again: when the lock of a message that failed too often had run out, the letters
-        since are looked at."""
+        """Dead-letter a message that this process holds. It is marked, the letter is stored, the message settled. After
+        a death in between, whoever finds the mark (`ran_out_ms`: when that lock ended) looks whether the letter is
+        there. A stale receipt is found out before anything is stored."""
         delivery = self._delivery_of(message.partition)
         if self._config.dead_letter is None and self._config.dead_letter_exchange is None:
             code = REASONS[reason]
             delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
             return
+        delivery.settle(message.offset, message.delivery_count, BURY, 0)
         self._store_letter(message, reason, error, ran_out_ms, self._clock.time_ms())
         delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
 
