@@ -72,6 +72,10 @@ class FencedError(PenstockError, RuntimeError):
     """A newer owner (generation, epoch) took over; this one may not write any more."""
 
 
+class OutOfOrderSequenceError(PenstockError, RuntimeError):
+    """A producer's batch does not follow on the last one that it stored: batches in between are missing (KIP-98)."""
+
+
 class OffsetOutOfRangeError(PenstockError, ValueError):
     """The offset is not in the log: below its start (retention passed it) or above its end."""
 

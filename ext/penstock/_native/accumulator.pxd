@@ -9,6 +9,7 @@ from penstock._native.words cimport WordTable
 cdef class Accumulator:
     cdef object __weakref__
     cdef dict _topics
+    cdef dict _former
     cdef TopicLanes _last
     cdef readonly object _broker
     cdef object _clock

@@ -43,6 +43,7 @@ cdef class Accumulator:
         self._buffer_memory = buffer_memory
         self._eager = eager
         self._topics = {}
+        self._former = {}
         self._pool = []
         self._producer_id = -1
 
@@ -360,6 +361,8 @@ cdef class Accumulator:
         found = self._topics.get(topic)
         if found is None:
             found = self._topics[topic] = self._load_topic(topic)
+            if topic in self._former:
+                (<TopicLanes>found).number_on(self._former.pop(topic))
         lanes = found
         self._last = lanes
         return lanes
@@ -370,6 +373,7 @@ cdef class Accumulator:
             if self._broker._configs().get((<TopicLanes>lanes).name) is (<TopicLanes>lanes).config:
                 continue
             self._store_topic(lanes)
+            self._former[(<TopicLanes>lanes).name] = lanes
             del self._topics[(<TopicLanes>lanes).name]
         self._last = None
 
@@ -529,6 +533,7 @@ cdef class Accumulator:
     def _forget(self):
         """In a forked child: what is buffered is the parent's."""
         self._topics = {}
+        self._former = {}
         self._last = None
         self._pool = []
         self._held_bytes = 0

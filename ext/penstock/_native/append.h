@@ -8,7 +8,7 @@
 #include <sys/uio.h>
 
 #include "control.h"
-#include "format.h"
+#include "producers.h"
 
 #define APPEND_OK 0
 #define APPEND_BUSY 1    /* the lock is taken and waiting was not asked for */
@@ -17,6 +17,8 @@
 #define APPEND_DELETED 4
 #define APPEND_ERROR 5   /* see `error`: an errno */
 #define APPEND_FENCED 6  /* the producer's epoch is over */
+#define APPEND_SEQUENCE 7 /* batches of the producer are missing before this one */
+#define APPEND_DUPLICATE 8 /* stored before: nothing to do */
 
 #define WRITE_CALL_MIN (16 << 10)
 #define SMALL_RUN_MIN 4
@@ -108,10 +110,18 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
                                 int64_t *base_offset) {
     control_file *c = w->control;
     control_slot s;
+    int numbered = producer_numbers(batch);
     int64_t last_offset, position, max_timestamp = (int64_t)load_be64(batch + BATCH_MAX_TIMESTAMP);
     if (c->flags & PENSTOCK_FLAG_DELETED) return APPEND_DELETED;
     if (fence && __atomic_load_n(fence, __ATOMIC_SEQ_CST) != epoch) return APPEND_FENCED;
     s = *control_published(c);
+    producers_enter(c, &s);
+    s.noted_producer = 0;
+    if (numbered) switch (producers_check(c, batch, base_offset)) {
+    case PRODUCER_STALE: return APPEND_FENCED;
+    case PRODUCER_GAP: return APPEND_SEQUENCE;
+    case PRODUCER_DUPLICATE: return APPEND_DUPLICATE;
+    }
     if (s.active_base_offset != w->base_offset) return APPEND_REFRESH;
     position = s.end_position;
     if (position > 0) {
@@ -135,6 +145,7 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
         s.max_timestamp_ms = max_timestamp;
         s.max_timestamp_offset = last_offset;
     }
+    if (numbered) producers_note(&s, batch);
     *base_offset = s.log_end_offset;
     s.log_end_offset = last_offset + 1;
     s.end_position = position + size;

@@ -1,12 +1,13 @@
 /* The control file of a partition and the wake words of a directory: layout, publication, locks.
  *
- * Layout of `penstock.control` (4096 bytes, native byte order: it never leaves the machine it lives on):
+ * Layout of `penstock.control` (16 KiB, native byte order: it never leaves the machine it lives on):
  *   0     magic "PNSTCTL1", version, flags, incarnation, boot id
  *   64    writer lock      128  sync lock
  *   192   bytes allocated to the active log, index and time index
  *   256   sequence: its low bit names the published slot
  *   320   slot 0           448  slot 1
  *   1024  checkpoint 0     1536 checkpoint 1   (a slot as of the last fsync, with its checksum)
+ *   2048  the newest producers, see `producers.h`
  *
  * Invariants: slots change only under the writer lock and only the idle one; `sequence` is the only publication.
  * Crash policy: a writer killed anywhere leaves the published slot whole; the next owner of the lock carries on.
@@ -39,10 +40,13 @@
 #endif
 
 #define PENSTOCK_CONTROL_MAGIC "PNSTCTL1"
-#define PENSTOCK_CONTROL_VERSION 1
-#define PENSTOCK_CONTROL_SIZE 4096
+#define PENSTOCK_CONTROL_VERSION 2
+#define PENSTOCK_CONTROL_SIZE 16384
 #define PENSTOCK_FLAG_DELETED 1
 #define PENSTOCK_FLAG_TRANSACTIONS 2 /* there is a table of open transactions beside this file */
+#define PRODUCER_SETS 16
+#define PRODUCER_WAYS 7
+#define PRODUCER_BATCHES 5
 #define PENSTOCK_BELLS_SIZE 65536
 #define PENSTOCK_BELL_COUNT 1024
 
@@ -57,16 +61,32 @@ typedef struct {
     int64_t max_timestamp_ms; /* of the active segment; -1 when empty */
     int64_t max_timestamp_offset;
     int64_t first_timestamp_ms; /* of the active segment's first batch; -1 when empty */
-    int64_t last_append_time_ms;
+    int64_t noted_ms; /* of the batch that was stored last, if a producer numbered it: its newest timestamp */
     int64_t generation; /* changes with the list of segments */
     int64_t last_indexed_timestamp_ms;
-    int64_t reserved[3];
+    int64_t noted_producer; /* its producer's id + 1; 0: none */
+    int64_t noted_offset;
+    int64_t noted_sequence; /* epoch << 32 | first sequence */
 } control_slot; /* 128 bytes */
 
 typedef struct {
     control_slot slot;
     uint64_t checksum;
 } control_checkpoint;
+
+typedef struct {
+    int64_t base_offset; /* -1: none */
+    uint32_t base_sequence, last_sequence;
+} producer_batch;
+
+typedef struct {
+    int64_t key; /* producer id + 1; 0: free */
+    int64_t last_ms, last_offset;
+    int32_t epoch;
+    uint32_t last_sequence;
+    producer_batch batches[PRODUCER_BATCHES]; /* of this epoch, in no order */
+    int64_t reserved[2];
+} producer_entry;
 
 typedef struct {
     char magic[8];
@@ -90,6 +110,7 @@ typedef struct {
     control_slot slots[2];
     char pad2[1024 - 576];
     union { control_checkpoint value; char pad[512]; } checkpoints[2];
+    producer_entry producers[PRODUCER_SETS * PRODUCER_WAYS];
 } control_file;
 
 _Static_assert(sizeof(control_slot) == 128, "slot size");
@@ -97,6 +118,7 @@ _Static_assert(offsetof(control_file, writer_lock) == 64, "writer lock");
 _Static_assert(offsetof(control_file, sequence) == 256, "sequence");
 _Static_assert(offsetof(control_file, slots) == 320, "slots");
 _Static_assert(offsetof(control_file, checkpoints) == 1024, "checkpoints");
+_Static_assert(sizeof(control_file) == PENSTOCK_CONTROL_SIZE, "control file");
 
 /* --- publication ----------------------------------------------------------------------------------------------- */
 

@@ -16,7 +16,6 @@ cdef extern from "control.h" nogil:
         int64_t max_timestamp_ms
         int64_t max_timestamp_offset
         int64_t first_timestamp_ms
-        int64_t last_append_time_ms
         int64_t generation
         int64_t last_indexed_timestamp_ms
 

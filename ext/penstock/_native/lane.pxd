@@ -36,6 +36,7 @@ cdef class TopicLanes:
     cdef readonly bint keyed  # a compacted topic: a record needs a key
     cdef int32_t sticky
     cdef uint64_t seed
+    cdef int number_on(self, TopicLanes before) except -1
     cdef int32_t switch(self) noexcept
     cdef int32_t choose(self, partition, const char *key, Py_ssize_t key_length) except -1
 

@@ -115,6 +115,14 @@ cdef class TopicLanes:
         self.sticky = -1
         self.switch()
 
+    cdef int number_on(self, TopicLanes before) except -1:
+        """These lanes take the place of others of the same topic: their batches are numbered on."""
+        cdef Lane lane, former
+        for one, other in zip(self.lanes, before.lanes):
+            lane, former = one, other
+            lane.sequence = former.sequence
+        return 0
+
     cdef int32_t switch(self) noexcept:
         """Another partition for records without a key (KIP-480: sticky until the batch is full)."""
         cdef int32_t before = self.sticky

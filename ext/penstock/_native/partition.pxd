@@ -1,5 +1,6 @@
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from penstock._native.builder cimport BatchBuilder
 from penstock._native.control cimport bell_word, control_file, control_slot, lock_handle
 from penstock._native.mapping cimport Mapping
 from penstock._native.region cimport Region
@@ -36,11 +37,25 @@ cdef extern from "append.h" nogil:
         APPEND_DELETED
         APPEND_ERROR
         APPEND_FENCED
+        APPEND_SEQUENCE
+        APPEND_DUPLICATE
 
+    int append_locked(
+        append_writer *w, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t *base_offset,
+    )
     int writer_append(
         append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence, int64_t epoch, int64_t *base_offset,
     )
     int64_t index_upper(const char *entries, int64_t count, int width, int64_t key)
+
+
+cdef extern from "producers.h" nogil:
+    ctypedef struct producer_entry:
+        int32_t epoch
+        uint32_t last_sequence
+
+    producer_entry *producers_find(control_file *c, int64_t producer_id)
+    void producers_enter(control_file *c, const control_slot *s)
 
 
 cdef class Bells:
@@ -84,6 +99,9 @@ cdef class Partition:
     cdef readonly bint written
     cdef public OpenTransactions _open_transactions
     cpdef int64_t append(self, batch) except -1
+    cdef int _begin_transaction(self, int64_t producer_id) except -1
+    cdef bint _commit_transaction(self, int64_t producer_id, BatchBuilder marker) except -1
+    cdef object _out_of_order(self, const char *batch)
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
     cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1
     cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1

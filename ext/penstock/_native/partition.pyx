@@ -11,7 +11,7 @@ Crash policy: see `control.h`.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.errno cimport EBUSY, EINTR
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from penstock._native.control cimport (
@@ -42,13 +42,17 @@ from penstock._native.control cimport (
     word_wait,
 )
 from penstock._native.format cimport (
+    BATCH_BASE_SEQUENCE,
     BATCH_HEADER_BYTES,
     BATCH_LAST_OFFSET_DELTA,
     BATCH_LENGTH,
     BATCH_LOG_OVERHEAD,
     BATCH_MAX_TIMESTAMP,
+    BATCH_PRODUCER_EPOCH,
+    BATCH_PRODUCER_ID,
     INDEX_ENTRY_BYTES,
     TIME_INDEX_ENTRY_BYTES,
+    load_be16,
     load_be32,
     load_be64,
 )
@@ -56,7 +60,14 @@ from penstock._native.format cimport (
 import os
 
 from penstock._native.mapping import os_error
-from penstock.errors import CorruptionError, FencedError, InvalidArgumentError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.errors import (
+    CorruptionError,
+    FencedError,
+    InvalidArgumentError,
+    OffsetOutOfRangeError,
+    OutOfOrderSequenceError,
+    UnknownTopicError,
+)
 
 
 cdef extern from "<errno.h>" nogil:
@@ -296,7 +307,7 @@ cdef class Partition:
             if size > 16384 or rc == APPEND_BUSY:
                 with nogil:
                     rc = writer_append(w, batch, size, 1, fence, epoch, &offset)
-            if rc == APPEND_OK:
+            if rc == APPEND_OK or rc == APPEND_DUPLICATE:
                 break
             if rc == APPEND_REFRESH:
                 self._refresh_writer(size)
@@ -305,12 +316,73 @@ cdef class Partition:
             elif rc == APPEND_DELETED:
                 raise UnknownTopicError(f"topic {self.topic!r} was deleted")
             elif rc == APPEND_FENCED:
-                raise FencedError(f"the producer's epoch {epoch} is over: its transactional_id was taken over or timed out")
+                raise FencedError(
+                    f"epoch {<int16_t>load_be16(batch + BATCH_PRODUCER_EPOCH)} of producer {<int64_t>load_be64(batch + BATCH_PRODUCER_ID)} "
+                    "is over: its name or transactional_id was taken over, or its transaction took too long"
+                )
+            elif rc == APPEND_SEQUENCE:
+                raise self._out_of_order(batch)
             else:
                 raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
             rc = APPEND_BUSY
         self.written = True
         return offset
+
+    # --- transactions -------------------------------------------------------------------------------------------
+
+    cdef int _begin_transaction(self, int64_t producer_id) except -1:
+        """From this end on nothing is stable, for the producer's transaction is about to store here."""
+        cdef control_slot slot
+        self._lock()
+        try:
+            self.control.flags |= PENSTOCK_FLAG_TRANSACTIONS
+            control_snapshot(self.control, &slot)
+            self._open_transactions.begin(producer_id, slot.log_end_offset)
+        finally:
+            self._unlock()
+        return 0
+
+    cdef bint _commit_transaction(self, int64_t producer_id, BatchBuilder marker) except -1:
+        """Store the marker and let readers pass, at once; False when that takes more than one step."""
+        cdef OpenTransactions table = self._open_transactions
+        cdef int64_t offset
+        cdef int rc
+        if self.writer.sync_each or table is None:
+            return False
+        self._lock()
+        try:
+            if table.first_offset(producer_id) < 0:
+                return True  # an earlier try came this far
+            rc = append_locked(&self.writer, marker.sealed, marker.sealed_size, NULL, 0, &offset)
+            if rc != APPEND_OK:
+                return False
+            table.end(producer_id, False)
+        finally:
+            self._unlock()
+        self.written = True
+        bell_ring(self.bell.words)
+        return True
+
+    cdef object _out_of_order(self, const char *batch):
+        cdef int64_t producer_id = <int64_t>load_be64(batch + BATCH_PRODUCER_ID)
+        last = self.last_sequence(producer_id)
+        return OutOfOrderSequenceError(
+            f"the batch of producer {producer_id} begins at sequence {load_be32(batch + BATCH_BASE_SEQUENCE)}; "
+            f"{self.topic}-{self.number} expects {'any' if last is None else (last + 1) & 0x7FFFFFFF}, or one of its last five batches again"
+        )
+
+    def last_sequence(self, int64_t producer_id):
+        """Sequence of the last record that this producer stored, or None when it is not among those remembered here."""
+        cdef control_slot slot
+        cdef producer_entry *entry
+        self._lock()
+        try:
+            control_snapshot(self.control, &slot)
+            producers_enter(self.control, &slot)
+            entry = producers_find(self.control, producer_id)
+            return None if entry is NULL else entry.last_sequence
+        finally:
+            self._unlock()
 
     def _set_writer(self, Mapping log, Mapping index, Mapping time_index, int64_t base_offset):
         """Write to these maps from now on. Requires the writer lock (`_lock`), or that nobody else has this handle."""
@@ -683,3 +755,27 @@ cdef class Partition:
                 return found
             data += size
         return None
+
+
+def begin_transactions(list logs not None, int64_t producer_id):
+    """The producer's transaction is about to store in these partitions."""
+    cdef Partition log
+    for item in logs:
+        log = item
+        if log._open_transactions is None:
+            log._load_transactions()
+        log._begin_transaction(producer_id)
+        if log.writer.sync_each:
+            log._open_transactions.sync()
+
+
+def commit_transactions(list logs not None, int64_t producer_id, BatchBuilder marker not None):
+    """Store the marker in these partitions and let readers pass; returns in how many, the rest takes more than one step."""
+    cdef Partition log
+    cdef Py_ssize_t done = 0
+    for item in logs:
+        log = item
+        if not log._commit_transaction(producer_id, marker):
+            break
+        done += 1
+    return done

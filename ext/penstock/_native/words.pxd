@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t
 
+from penstock._native.control cimport lock_handle
 from penstock._native.mapping cimport Mapping
 
 
@@ -12,8 +13,16 @@ cdef class WordTable:
     cdef int64_t load(self, int64_t number) noexcept
 
 
+cdef class SharedMutex:
+    cdef WordTable words
+    cdef lock_handle handle
+
+
 cdef class OpenTransactions(WordTable):
     cdef int64_t used(self) noexcept
+    cpdef int begin(self, int64_t producer_id, int64_t first_offset) except -1
+    cpdef int64_t first_offset(self, int64_t producer_id) noexcept
+    cpdef int end(self, int64_t producer_id, bint aborted) except -1
 
 
 cdef class CommitTable(WordTable):

@@ -6,7 +6,17 @@ once it is synced. Thread and process safety: any.
 
 from libc.stdint cimport int64_t, uint64_t
 
-from penstock._native.control cimport file_reserve, file_sync
+from libc.errno cimport EBUSY
+
+from penstock._native.control cimport (
+    file_reserve,
+    file_sync,
+    lock_acquire,
+    lock_handle_init,
+    lock_init,
+    lock_release,
+    pthread_mutex_t,
+)
 from penstock._native.mapping cimport Mapping
 
 from penstock._native.mapping import os_error
@@ -108,6 +118,39 @@ cdef enum:
     PAIRS_MAX = 1 << 16
 
 
+cdef extern from "<errno.h>" nogil:
+    int EOWNERDEAD
+
+
+cdef class SharedMutex:
+    """`SharedMutex(words, number, fresh)`: a lock among all threads and processes that costs no system call while it is
+    free; its eight words begin at `number`. It is given back when its process dies.
+
+    `fresh`: make it anew; nobody else may use it at that time. Use it as a context manager; not reentrant.
+    """
+
+    def __init__(self, WordTable words not None, int64_t number, bint fresh):
+        cdef pthread_mutex_t *mutex
+        words.reserve(number + 8)
+        mutex = <pthread_mutex_t *>words.at(number)
+        self.words = words
+        if fresh:
+            lock_init(mutex)
+        lock_handle_init(&self.handle, mutex, words.map.fd)
+
+    def __enter__(self):
+        cdef int rc = lock_acquire(&self.handle, 0)
+        if rc == EBUSY:
+            with nogil:
+                rc = lock_acquire(&self.handle, 1)
+        if rc != 0 and rc != EOWNERDEAD:
+            raise os_error(rc, self.words.map.path, "locking")
+        return self
+
+    def __exit__(self, *_):
+        lock_release(&self.handle)
+
+
 cdef class OpenTransactions(WordTable):
     """The transactions of one partition that are not decided, or whose marker is not in the log yet.
 
@@ -118,11 +161,11 @@ cdef class OpenTransactions(WordTable):
     cdef int64_t used(self) noexcept:
         return min(self.load(0), <int64_t>PAIRS_MAX)
 
-    def begin(self, int64_t producer_id, int64_t first_offset):
+    cpdef int begin(self, int64_t producer_id, int64_t first_offset) except -1:
         """The producer is about to store here; nothing changes when it did before."""
         cdef int64_t pair, free = self.used()
         if self.first_offset(producer_id) >= 0:
-            return
+            return 0
         for pair in range(self.used()):
             if self.load(FIRST_PAIR + 2 * pair) == 0:
                 free = pair
@@ -133,8 +176,9 @@ cdef class OpenTransactions(WordTable):
         self.set(FIRST_PAIR + 2 * free, producer_id)
         if free >= self.load(0):
             self.set(0, free + 1)
+        return 0
 
-    def first_offset(self, int64_t producer_id):
+    cpdef int64_t first_offset(self, int64_t producer_id) noexcept:
         """First offset of the producer's open transaction, -1 when it has none."""
         cdef int64_t pair
         for pair in range(self.used()):
@@ -142,7 +186,7 @@ cdef class OpenTransactions(WordTable):
                 return self.load(FIRST_PAIR + 2 * pair + 1)
         return -1
 
-    def end(self, int64_t producer_id, bint aborted):
+    cpdef int end(self, int64_t producer_id, bint aborted) except -1:
         """The producer's transaction is decided, and what readers need to know is stored."""
         cdef int64_t pair
         if aborted:
@@ -150,6 +194,7 @@ cdef class OpenTransactions(WordTable):
         for pair in range(self.used()):
             if self.load(FIRST_PAIR + 2 * pair) == producer_id:
                 self.set(FIRST_PAIR + 2 * pair, 0)
+        return 0
 
     def least(self, int64_t end):
         """The least first offset of an open transaction, or `end`."""

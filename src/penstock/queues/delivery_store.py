@@ -27,8 +27,8 @@ def open_delivery(broker: Broker, log: PartitionLog, group: str, *, ordered: boo
         delivery = Delivery(
             str(directory),
             log,
-            broker._directory.incarnation,
-            broker._boot_id,
+            broker._incarnation.number,
+            broker._incarnation.boot_id,
             ordered,
             DECOMPRESSED_LIMIT_BYTES + log.config.max_message_bytes,
         )

@@ -69,6 +69,8 @@ class PartitionLog(Partition):
         self._segments: dict[int, ReadSegment] = {}
         self._max_timestamps: dict[int, int] = {}
         self._aborted: tuple[int, list[AbortedTransaction]] = (0, [])
+        self.entry = f"{topic}\t{number}\n".encode()
+        """Names the partition in the record of a transaction."""
         control = make_ready(directory, topic, number, bells, incarnation)
         super().__init__(topic, number, str(control), bells, 0)
         if (directory / TRANSACTIONS_FILE).exists():
@@ -335,18 +337,6 @@ class PartitionLog(Partition):
     def _load_transactions(self) -> OpenTransactions:
         self._open_transactions = OpenTransactions(str(self.directory / TRANSACTIONS_FILE))
         return self._open_transactions
-
-    def enlist(self, producer_id: int) -> None:
-        """The producer's transaction is about to store here: from this end on, nothing is stable."""
-        table = self._open_transactions or self._load_transactions()
-        self._lock()
-        try:
-            self._mark_transactional()
-            table.begin(producer_id, self.log_end_offset)
-        finally:
-            self._unlock()
-        if self.sync_each:
-            table.sync()
 
     def end_transaction(self, producer_id: int, marker: BatchBuilder, committed: bool) -> None:
         """Store the marker, then let readers pass. May be repeated after a crash in between."""

@@ -1,4 +1,4 @@
-"""What a producer stored last in a partition, from the headers of the log."""
+"""What a producer stored last in a partition: by the table of the newest producers, or the log's headers."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ def last_sequence(log: PartitionLog, producer_id: int) -> int:
     Once its epoch is over, nothing of an older producer can be stored behind what this returns: appends check the epoch
     under the lock that is taken here.
     """
+    known = log.last_sequence(producer_id)
+    if known is not None:
+        return known
     log._lock()
     state = log._state()
     log._unlock()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from penstock.storage.segment_file import (
 )
 from penstock.storage.segment_scan import SegmentScan, scan_segment
 
-CONTROL_BYTES = 4096
+CONTROL_BYTES = 16384
 _log = logging.getLogger("penstock.recovery")
 
 
@@ -49,6 +50,11 @@ class Incarnation:
 
     number: int
     boot_id: str
+
+    @property
+    def word(self) -> int:
+        """Both in one number that is never 0: what was made for another one is not valid now."""
+        return zlib.crc32(self.boot_id.encode()) << 30 ^ self.number | 1 << 62
 
 
 def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnation: Incarnation) -> Path:

@@ -4,7 +4,7 @@
 the open transaction touches and the group offsets that it commits. The decision to commit or abort is one
 compare-and-swap of the state word, which holds the epoch, so that it fails for whoever was fenced.
 
-Process safety: `lock` for everything but the decision. Crash policy: whoever finds what is decided carries it out.
+Process safety: `lock` for everything but the decision; the mutex is made anew for each incarnation of the directory. Crash policy: whoever finds what is decided carries it out.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ from __future__ import annotations
 import mmap
 import secrets
 import struct
+from array import array
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
-from penstock._native.words import WordTable
+from penstock._native.words import SharedMutex, WordTable
 from penstock.errors import FencedError, InvalidArgumentError
 from penstock.storage.directory import SharedLock
+from penstock.storage.recovery import Incarnation
 
-EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID = range(7)
+EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID, MUTEX_MADE = range(8)
+_MUTEX_WORD = 16
 EMPTY, ONGOING, COMMITTED, ABORTED = range(4)
 EPOCH_MAX = 0x7FFF
 SUFFIX = ".txn"
@@ -36,19 +40,24 @@ def record_path(directory: Path, name: str, kind: str = "transactions") -> Path:
 class TransactionRecord:
     """An open record; made when there is none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, incarnation: Incarnation) -> None:
         self.path = path
         path.parent.mkdir(exist_ok=True)
-        self._lock = SharedLock(path.with_suffix(".lock"))
         self.words = WordTable(str(path))
         self.words.reserve(_FILE_BYTES // 8)
         self._area = mmap.mmap(self.words.map.fd, _FILE_BYTES)
-        if self.words.get(PRODUCER_ID) == 0:
-            with self.lock():
-                if self.words.get(PRODUCER_ID) == 0:
-                    self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
+        self._lock = self._made_ready(incarnation)
 
-    def lock(self) -> SharedLock:
+    def _made_ready(self, incarnation: Incarnation) -> SharedMutex:
+        with SharedLock(self.path.with_suffix(".lock")):
+            fresh = self.words.get(MUTEX_MADE) != incarnation.word
+            mutex = SharedMutex(self.words, _MUTEX_WORD, fresh)
+            self.words.set(MUTEX_MADE, incarnation.word)
+            if self.words.get(PRODUCER_ID) == 0:
+                self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
+        return mutex
+
+    def lock(self) -> SharedMutex:
         """Held while the transaction is enlisted in a partition, carried out or taken over."""
         return self._lock
 
@@ -115,13 +124,17 @@ class TransactionRecord:
             f"took it, or its transaction took longer than {self.timeout_ms} ms"
         )
 
-    def add_partitions(self, partitions: list[tuple[str, int]]) -> None:
-        """The transaction touches these partitions. Needs `lock`."""
+    def is_open(self, epoch: int) -> bool:
+        """Whether the transaction of that epoch is open and not decided."""
+        return self.words.get(STATE) == epoch << 8 | ONGOING and self.words.get(EPOCH) == epoch
+
+    def add_partitions(self, entry: bytes) -> None:
+        """The transaction touches these partitions too, each a line of topic, tab and number. Needs `lock`."""
         size = self.words.get(LIST_BYTES)
-        entry = "".join(f"{topic}\t{number}\n" for topic, number in partitions).encode()
         if _LIST_AT + size + len(entry) > _OFFSETS_AT:
             raise InvalidArgumentError(f"a transaction touches more partitions than fit in {self.path}")
-        self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] = entry
+        if self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] != entry:  # mostly the same as last time
+            self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] = entry
         self.words.set(LIST_BYTES, size + len(entry))
 
     def partitions(self) -> list[tuple[str, int]]:
@@ -132,7 +145,7 @@ class TransactionRecord:
 
     def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
         """(cell, claim, offset) of the group offsets that the decision commits."""
-        raw = b"".join(_OFFSET.pack(*entry) for entry in offsets)
+        raw = array("q", chain.from_iterable(offsets)).tobytes()
         if _OFFSETS_AT + len(raw) > _FILE_BYTES:
             raise InvalidArgumentError(f"{len(offsets)} offsets are more than fit in one transaction")
         self._area[_OFFSETS_AT : _OFFSETS_AT + len(raw)] = raw

@@ -79,7 +79,7 @@ class Broker:
         self.clock: Clock = clock or SystemClock()
         self._settings = (fsync, fsync_interval_ms, maintenance_interval_ms)
         self._directory = Directory(self.path)
-        self._boot_id = boot_id()
+        self._incarnation = Incarnation(self._directory.incarnation, boot_id())
         self._bells = Bells(str(self.path / BELLS_FILE))
         self._bell = Bell(self._bells, _DATA_BELL)
         self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
@@ -405,9 +405,8 @@ class Broker:
         return log
 
     def _open_log(self, name: str, number: int, config: TopicConfig) -> PartitionLog:
-        incarnation = Incarnation(self._directory.incarnation, self._boot_id)
         directory = self.path / f"{name}-{number}"
-        return PartitionLog(directory, name, number, self._bells, config, incarnation, self._rolled)
+        return PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled)
 
     def _rolled(self, log: PartitionLog) -> None:
         if log.config.retention_bytes >= 0:

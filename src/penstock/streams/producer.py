@@ -95,7 +95,7 @@ class Producer(Accumulator):
         elif transactional_id is not None:
             self._transaction = Transaction(self, check_transactional_id(transactional_id), transaction_timeout_ms)
         elif enable_idempotence:
-            self._identify(secrets.randbelow(1 << 62) + 1, 0, None, 0, False)
+            self._identify_anew()
         broker._register(self)
 
     def send_array(self, topic: str, array: Any, partition: int | None = None, timestamp_ms: int | None = None) -> int:
@@ -151,7 +151,7 @@ class Producer(Accumulator):
         `read_committed` consumers together, or never. Raises `FencedError` (nothing was committed),
         `TransactionStateError` (one is open; no `transactional_id`).
         """
-        return self._own_transaction().context()
+        return self._own_transaction()
 
     def begin_transaction(self) -> None:
         """Open a transaction; see `transaction`."""
@@ -234,8 +234,11 @@ class Producer(Accumulator):
                     self._linger = Linger(self)
         self._linger.wake()
 
+    def _identify_anew(self) -> None:
+        self._identify(secrets.randbelow(1 << 62) + 1, 0, None, 0, False)
+
     def _take_name(self, name: str) -> None:
-        self._name = TransactionRecord(record_path(self._broker.path, name, "producers"))
+        self._name = TransactionRecord(record_path(self._broker.path, name, "producers"), self._broker._incarnation)
         with self._name.lock():
             epoch = self._name.fence()
         self._identify(self._name.producer_id, epoch, self._name.words, EPOCH, False)
@@ -262,8 +265,10 @@ class Producer(Accumulator):
         self._forget()
         if self._name is not None:  # it is the parent's
             self._identify(self.producer_id, -1, self._name.words, EPOCH, False)
-        if self._transaction is not None:
+        elif self._transaction is not None:
             self._transaction.forget()
+        elif self.producer_id >= 0:
+            self._identify_anew()
         self._linger_lock = threading.Lock()
         self._linger = None
         self._linger_awake = False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionStateError
@@ -28,7 +26,10 @@ def check_transactional_id(name: Any, argument: str = "transactional_id") -> str
 
 
 class Transaction:
-    """Made with the producer, which it identifies. Any thread; what changes the state is done by one at a time."""
+    """Made with the producer, which it identifies. Any thread; what changes the state is done by one at a time.
+
+    As a context manager: see `Producer.transaction`.
+    """
 
     def __init__(self, producer: Producer, transactional_id: str, timeout_ms: int) -> None:
         self._producer = producer
@@ -42,15 +43,14 @@ class Transaction:
         producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH, True)
         producer._idle = True
 
-    @contextlib.contextmanager
-    def context(self) -> Iterator[Producer]:
-        """See `Producer.transaction`."""
+    def __enter__(self) -> Producer:
         self.begin()
-        try:
-            yield self._producer
-        except BaseException:
+        return self._producer
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
             self.abort()
-            raise
+            return
         try:
             self.commit()
         except BaseException:
@@ -129,7 +129,6 @@ class Transaction:
     def forget(self) -> None:
         """In a forked child: the transaction and the id are the parent's."""
         self._lock = threading.RLock()
-        self._record.lock().after_fork()
         self._open = False
         self._epoch = -1
         self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH, True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from penstock._native.partition import begin_transactions, commit_transactions
 from penstock.errors import FencedError, InvalidArgumentError, UnknownTopicError
 from penstock.storage.control_batch import end_marker
 from penstock.storage.group_store import PENDING_WORD
@@ -62,7 +63,7 @@ class Transactions:
 
     def take_over(self, transactional_id: str, timeout_ms: int) -> tuple[TransactionRecord, int]:
         """The record of an id and its new epoch; whoever had it is fenced, and what it left is finished."""
-        record = TransactionRecord(record_path(self._broker.path, transactional_id))
+        record = TransactionRecord(record_path(self._broker.path, transactional_id), self._broker._incarnation)
         token = self._broker._keeper.token()
         with record.lock():
             self._abandon(record)
@@ -71,13 +72,12 @@ class Transactions:
     def enlist(self, record: TransactionRecord, epoch: int, logs: list[PartitionLog]) -> None:
         """The transaction is about to store in these partitions. Raises `FencedError`."""
         with record.lock():
-            if record.epoch != epoch or record.state != ONGOING:
+            if not record.is_open(epoch):
                 record.refuse(epoch)
-            record.add_partitions([(log.topic, log.number) for log in logs])
+            record.add_partitions(b"".join([log.entry for log in logs]))
             if self._broker.fsync == "always":
                 record.words.sync()
-            for log in logs:
-                log.enlist(record.producer_id)
+            begin_transactions(logs, record.producer_id)
 
     def commit(self, record: TransactionRecord, epoch: int, offsets: Offsets, logs: list[PartitionLog]) -> None:
         """Decide, and carry it out. Raises `FencedError` when the epoch is over or a partition of the group moved."""
@@ -87,7 +87,7 @@ class Transactions:
                 record.set_offsets(offsets)
                 self._store.slots.set(PENDING_WORD, 1)
                 self._decide(record, epoch)
-                self._apply(record)
+                self._apply(record, offsets)
                 self._store.slots.set(PENDING_WORD, 0)
         else:
             self._decide(record, epoch)
@@ -105,7 +105,7 @@ class Transactions:
 
     def settle(self, record: TransactionRecord, epoch: int) -> None:
         """Carry out what is left of the owner's transaction before. Raises what that raises."""
-        if record.state in (COMMITTED, ABORTED):
+        if record.state > ONGOING:
             with record.lock():
                 if record.epoch == epoch:
                     self._carry_out(record, epoch, record.state == COMMITTED)
@@ -136,12 +136,13 @@ class Transactions:
             return
         for record in self.records():
             if record.state == COMMITTED:
-                self._apply(record)
+                self._apply(record, record.offsets())
         self._store.slots.set(PENDING_WORD, 0)
 
-    def _apply(self, record: TransactionRecord) -> None:
-        for cell, claim, offset in record.offsets():
-            self._store.commits.commit(cell, claim, offset)
+    def _apply(self, record: TransactionRecord, offsets: Offsets) -> None:
+        commit = self._store.commits.commit
+        for cell, claim, offset in offsets:
+            commit(cell, claim, offset)
         if self._broker.fsync == "always":
             self._store.sync()
         record.offsets_applied()
@@ -153,6 +154,8 @@ class Transactions:
         if record.state not in (COMMITTED, ABORTED):
             return  # somebody else carried it out while this one waited for the lock
         marker = end_marker(record.producer_id, epoch, committed, self._broker.clock.time_ms())
+        if committed and logs is not None:
+            logs = logs[commit_transactions(logs, record.producer_id, marker) :]
         for log in self._logs(record) if logs is None else logs:
             with contextlib.suppress(UnknownTopicError):  # deleted meanwhile, with what was in it
                 log.end_transaction(record.producer_id, marker, committed)
@@ -172,7 +175,9 @@ class Transactions:
     def records(self) -> list[TransactionRecord]:
         """The records of all transactional ids."""
         paths = sorted((self._broker.path / "transactions").glob("*" + SUFFIX))
-        self._known = {path: self._known.get(path) or TransactionRecord(path) for path in paths}
+        self._known = {
+            path: self._known.get(path) or TransactionRecord(path, self._broker._incarnation) for path in paths
+        }
         return list(self._known.values())
 
     def resolve(self) -> None:
@@ -196,7 +201,7 @@ class Transactions:
         path = record_path(self._broker.path, transactional_id)
         if not path.exists():
             raise InvalidArgumentError(f"transactional_id is {transactional_id!r}; there is none of that name")
-        record = TransactionRecord(path)
+        record = TransactionRecord(path, self._broker._incarnation)
         with record.lock():
             if record.state == EMPTY:
                 return False
