@@ -16,9 +16,7 @@ from penstock._native.builder import BatchBuilder
 DAY_MS = 24 * 3600 * 1000
 
 
-def batch(
-    sequence: int, count: int = 2, producer_id: int = 7, epoch: int = 0, timestamp_ms: int = 1000
-) -> BatchBuilder:
+def batch(sequence: int, count: int = 2, producer_id: int = 7, epoch: int = 0, timestamp_ms: int = 9) -> BatchBuilder:
     """A sealed batch as a producer numbers it."""
     builder = BatchBuilder(256)
     for n in range(count):
@@ -38,7 +36,7 @@ def test_the_last_five_batches_are_stored_once(log) -> None:
     assert offsets == [0, 2, 4, 6, 8, 10]
     for n in range(1, 6):
         assert log.append(batch(2 * n)) == 2 * n
-    with pytest.raises(penstock.OutOfOrderSequenceError, match="begins at sequence 0.*expects 12"):
+    with pytest.raises(penstock.OutOfOrderSequenceError, match=r"begins at sequence 0.*expects 12"):
         log.append(batch(0))
     assert log.log_end_offset == 12
     assert log.append(batch(12)) == 12
@@ -53,7 +51,7 @@ def test_a_batch_of_another_size_is_no_repetition(log) -> None:
 
 def test_a_gap_is_refused_and_nothing_is_stored(log) -> None:
     log.append(batch(0))
-    with pytest.raises(penstock.OutOfOrderSequenceError, match="begins at sequence 4.*expects 2"):
+    with pytest.raises(penstock.OutOfOrderSequenceError, match=r"begins at sequence 4.*expects 2"):
         log.append(batch(4))
     assert log.log_end_offset == 2
 
@@ -90,9 +88,9 @@ def test_unnumbered_batches_in_between_change_nothing(log) -> None:
 
 
 def test_a_producer_is_forgotten_after_a_day(log) -> None:
-    log.append(batch(0, timestamp_ms=1000))
-    assert log.append(batch(0, timestamp_ms=1000 + DAY_MS)) == 0
-    assert log.append(batch(50, timestamp_ms=1001 + DAY_MS)) == 2
+    log.append(batch(0, timestamp_ms=9))
+    assert log.append(batch(0, timestamp_ms=9 + DAY_MS)) == 0
+    assert log.append(batch(50, timestamp_ms=10 + DAY_MS)) == 2
 
 
 def test_the_newest_producers_are_remembered(log) -> None:

@@ -4,7 +4,8 @@
 the open transaction touches and the group offsets that it commits. The decision to commit or abort is one
 compare-and-swap of the state word, which holds the epoch, so that it fails for whoever was fenced.
 
-Process safety: `lock` for everything but the decision; the mutex is made anew for each incarnation of the directory. Crash policy: whoever finds what is decided carries it out.
+Process safety: `lock` for everything but the decision; its mutex is made anew for each incarnation of the directory.
+Crash policy: whoever finds what is decided carries it out.
 """
 
 from __future__ import annotations
