@@ -232,6 +232,38 @@ def test_new_messages_are_refused_at_the_limit(broker: penstock.Broker) -> None:
     assert queue.stats().sent == 2
 
 
+def test_bytes_are_counted_exactly_at_the_limit(broker: penstock.Broker) -> None:
+    queue = broker.queue("q", max_length_bytes=1000, overflow="reject-publish")
+    other = penstock.open(broker.path)
+    try:
+        there = other.queue("q")
+        for _ in range(5):
+            queue.send(b"x" * 100)
+            there.send(b"y" * 100)
+        for handle in (queue, there):
+            with pytest.raises(QueueFullError):
+                handle.send(b"z")
+        held = there.receive(3, wait=0)  # in flight: not counted
+        queue.send(b"z" * 300)
+        with pytest.raises(QueueFullError):
+            queue.send(b"z")
+        held[0].ack()
+        held[1].nack()  # counted again: 100 too many now
+        queue.receive(1, wait=0)[0].ack()
+        with pytest.raises(QueueFullError):
+            queue.send(b"zz" * 51)
+    finally:
+        other.close()
+
+
+def test_the_head_goes_when_bytes_are_too_many(broker: penstock.Broker) -> None:
+    queue = broker.queue("q", max_length_bytes=1000, overflow="drop-head")
+    for n in range(300):
+        queue.send(b"%03d" % n + b"x" * (n % 90))
+        sizes = [len(message.value) for message in queue.peek(max_messages=1000)]
+        assert sum(sizes) <= 1000 and (sum(sizes) > 900 or n < 40)
+
+
 def test_in_flight_limit(broker: penstock.Broker) -> None:
     queue = broker.queue("q", max_in_flight=2)
     queue.send_many([b"a", b"b", b"c"])

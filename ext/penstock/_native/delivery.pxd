@@ -123,6 +123,7 @@ cdef class Delivery:
     cdef LogRegion region
     cdef int _renew(self, uint64_t incarnation, bytes boot) except -1
     cdef int _recover(self) except -1
+    cdef int _reserve_ring(self, int64_t chunk) except -1
     cdef int _reserve(self, Mapping map, int64_t start, int64_t end) except -1
     cdef int _ensure(self, int64_t end, bint whole=*) except -1
     cdef int _fill(self) except -1

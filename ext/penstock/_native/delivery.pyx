@@ -7,7 +7,7 @@ compare and swap. Crash policy: see `delivery.h`.
 """
 
 cimport cython
-from cpython.bytes cimport PyBytes_AS_STRING
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EBUSY
 from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
@@ -208,8 +208,7 @@ cdef class Delivery:
         self.maps = []
         self.reading = _allocate_lock()
         self.control_map = Mapping(f"{directory}/control", DELIVERY_CONTROL_BYTES, True, True)
-        if self.control_map.file_size() < DELIVERY_CONTROL_BYTES:
-            self._reserve(self.control_map, 0, DELIVERY_CONTROL_BYTES)
+        self._reserve_ring(0)
         self.control = <delivery_control *>self.control_map.data
         self.view.control = self.control
         if ordered:
@@ -287,6 +286,14 @@ cdef class Delivery:
         if rc:
             raise os_error(rc, map.path, "growing")
 
+    cdef int _reserve_ring(self, int64_t chunk) except -1:
+        """Room for the minimum of a chunk, and what lies before it."""
+        cdef int64_t size = self.control_map.file_size()
+        cdef int64_t end = ((4096 + 8 * (chunk % DELIVERY_RING)) | 4095) + 1
+        if size < end:
+            self._reserve(self.control_map, size, end)
+        return 0
+
     cdef int _ensure(self, int64_t end, bint whole=False) except -1:
         """Map the chunks from the start up to offset `end`, with room on the disk (`whole`: also for what had it). Under the
         lock."""
@@ -309,6 +316,7 @@ cdef class Delivery:
         while first + <int64_t>len(self.maps) <= last:
             number = first + len(self.maps)
             base = f"{self.directory}/{number << DELIVERY_CHUNK_BITS:020d}"
+            self._reserve_ring(number)
             map = Mapping(base + ".words", DELIVERY_CHUNK_BYTES, True, True)
             if map.file_size() < DELIVERY_WORDS_AT:
                 self._reserve(map, 0, DELIVERY_WORDS_AT)
@@ -887,6 +895,28 @@ cdef class Delivery:
         finally:
             lock_release(&self.lock)
         return found
+
+    def unsettled(self, int64_t now_ms):
+        """(first offset, a byte for each message from there on: 0 settled, 1 ready, 2 in flight or delayed)."""
+        cdef int64_t offset, start
+        cdef uint64_t word, bound = <uint64_t>(now_ms + 1) << VISIBLE_SHIFT
+        cdef bytes kinds
+        cdef char *kind
+        self._acquire()
+        try:
+            self._take_in()
+            start = self.control.start
+            kinds = PyBytes_FromStringAndSize(NULL, self.control.frontier - start)
+            kind = PyBytes_AS_STRING(kinds)
+            for offset in range(start, self.control.frontier):
+                word = word_get(view_word(&self.view, offset))
+                if word_state(word) >= ACKNOWLEDGED:
+                    kind[offset - start] = 0
+                else:
+                    kind[offset - start] = 1 if word < bound or word_visible(word) == VISIBLE_PARKED else 2
+        finally:
+            lock_release(&self.lock)
+        return start, kinds
 
     @property
     def totals(self):

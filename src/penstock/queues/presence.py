@@ -43,17 +43,8 @@ class Presence:
 
 def abandoned(directory: Path) -> bool:
     """Whether there were consumers and none is left."""
-    try:
-        fd = os.open(directory / _FILE, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(fd)
-    return True
+    path = directory / _FILE
+    return path.exists() and not _is_held(path)
 
 
 class Waiting:

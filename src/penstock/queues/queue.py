@@ -26,6 +26,7 @@ from penstock._native.delivery import (
 )
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError, QueueFullError
 from penstock.queues.batch import BatchResult, batch_results, checked_batch
+from penstock.queues.body_sizes import BodySizes
 from penstock.queues.dead_letter import Headers, source_of
 from penstock.queues.deduplication import Deduplication, content_id
 from penstock.queues.presence import abandoned
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
 STATES = ("ready", "in_flight", "delayed", "dead")
-_PEEK_MAX = 1 << 20
 _PLAIN = (0, None, None, None, None, None, None)  # the arguments of `send` that most calls leave as they are
 
 
@@ -76,6 +76,7 @@ class Queue(ShareGroup):
         self.name = name
         super().__init__(broker, name, name, config)
         self._deduplication = Deduplication(broker, self)
+        self._body_sizes = BodySizes(self)
         self._append = broker.topic(name).append
         self._used_ms = self._lane = 0
         self._last_totals: tuple[float, tuple[int, ...]] = (0.0, ())
@@ -246,7 +247,7 @@ class Queue(ShareGroup):
         most, most_bytes = self._config.max_length, self._config.max_length_bytes
         if most is not None and self._ready_count(most - count) + count > most:
             return True
-        return most_bytes is not None and self._ready_bytes() + size_bytes > most_bytes
+        return most_bytes is not None and self._body_sizes.exceed(most_bytes - size_bytes, self._clock.time_ms())
 
     def _ready_count(self, enough: float) -> int:
         bound = sum(delivery.log.log_end_offset - delivery.start for delivery in self._deliveries)
@@ -254,9 +255,6 @@ class Queue(ShareGroup):
             return int(bound)
         now = self._clock.time_ms()
         return sum(delivery.counts(now)[0] for delivery in self._deliveries)
-
-    def _ready_bytes(self) -> int:
-        return sum(len(message.value or b"") for message in self._find("ready", _PEEK_MAX, None))
 
     def _drop_head(self) -> bool:
         """Dead-letter the oldest ready message of the lowest priority."""
@@ -525,6 +523,15 @@ class Queue(ShareGroup):
             delivery.take_in()
             if not self._config.keep_acknowledged:
                 self._broker._log(self.name, delivery.log.number).delete_before(delivery.start)
+
+    def close(self) -> None:
+        """See `ShareGroup.close`."""
+        super().close()
+        self._body_sizes.close()
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        self._body_sizes.after_fork()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._broker, self.name)
