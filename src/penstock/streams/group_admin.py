@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.records import RecordCursor
-from penstock._native.words import OFFSET_MAX
 from penstock.errors import GroupNotEmptyError, InvalidArgumentError, InvalidTypeError, UnknownGroupError
 from penstock.streams.membership import check_group_name, committed_offset
-from penstock.streams.offset_reset import OffsetReset
+from penstock.streams.target_offset import target_offset
 from penstock.streams.topic_partition import TopicPartition
 
 if TYPE_CHECKING:
     from penstock.storage.partition_log import PartitionLog
     from penstock.streams.broker import Broker
 
-TIMESTAMP_FROM = 10**11  # an int from here on is milliseconds since the epoch (1973), not an offset
-TIMESTAMP_MAX = 253_402_300_799_000  # the year 9999
 OFFSETS_RETENTION_MS = 7 * 86_400_000
 
 
@@ -167,34 +163,15 @@ class GroupAdmin:
         offsets = {}
         for place in places:
             log = self._broker._log(*place)
-            wanted = self._shifted(name, place, log, shift_by) if shift_by is not None else self._target(log, to)
+            wanted = (
+                self._shifted(name, place, log, shift_by)
+                if shift_by is not None
+                else target_offset("to", to, log, self._broker.clock)
+            )
             offsets[place] = min(max(wanted, log.log_start_offset), log.log_end_offset)
         if not dry_run:
             self._move(name, offsets)
         return offsets
-
-    def _target(self, log: PartitionLog, to: Any) -> int:
-        clock = self._broker.clock
-        if isinstance(to, int) and to >= TIMESTAMP_FROM:
-            to = datetime.fromtimestamp(min(to, TIMESTAMP_MAX) / 1000, UTC)
-        if isinstance(to, int) and not isinstance(to, bool):
-            if not 0 <= to <= OFFSET_MAX:
-                raise InvalidArgumentError(f"to is {to}; an offset from 0 to {OFFSET_MAX} is allowed")
-            return to
-        if isinstance(to, (datetime, timedelta)):
-            ms = (
-                clock.time_ms() - to // timedelta(milliseconds=1)
-                if isinstance(to, timedelta)
-                else to.timestamp() * 1000
-            )
-            found = log.offset_for_timestamp(max(int(ms), 0))
-            return int(log.log_end_offset if found is None else found[0])
-        if isinstance(to, str) and to != "none":
-            start = OffsetReset.parse(to).start_offset(log, clock)
-            return log.log_start_offset if start is None else start
-        raise InvalidTypeError(
-            f"to is {to!r}; give 'earliest', 'latest', 'by_duration:PT1H', an offset, a datetime or a timedelta"
-        )
 
     def _shifted(self, name: str, place: TopicPartition, log: PartitionLog, shift_by: Any) -> int:
         if isinstance(shift_by, bool) or not isinstance(shift_by, int):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.appender import Appender
 from penstock._native.lane import TopicLanes
+from penstock._native.records import Record
 from penstock.storage.partition_log import PartitionLog
 from penstock.storage.topic_config import TopicConfig
 from penstock.streams.lanes import open_lanes
+from penstock.streams.replay import replay
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
@@ -60,6 +64,23 @@ class Topic(Appender):
         """The log of one partition."""
         log: PartitionLog = self._broker._log(self.name, partition)
         return log
+
+    def replay(
+        self,
+        start: str | int | datetime | timedelta = "earliest",
+        end: str | int | datetime | timedelta = "latest",
+        partition: int | None = None,
+        isolation_level: str = "read_uncommitted",
+    ) -> Iterator[Record]:
+        """The records from `start` to before `end`, as they are now; nobody's position changes.
+
+        `start`, `end`: as `to` of `Broker.reset_offsets`: "earliest", "latest", an offset, a point in time, or so long
+        ago. `partition`: one of them (default: all, merged by timestamp; each keeps its order). Reading is lazy: what
+        retention removes meanwhile is left out.
+
+        Raises `UnknownTopicError`, `InvalidArgumentError`, `InvalidTypeError`, `InvalidConfigError`.
+        """
+        return replay(self._broker, self.name, start, end, partition, isolation_level)
 
     def describe(self) -> TopicDescription:
         """Offsets and sizes of every partition, and the configuration."""
