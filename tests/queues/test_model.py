@@ -1,4 +1,4 @@
-"""Random use of a queue against a plain model, with a virtual clock: standard, FIFO and priority queues."""
+"""Random use of a queue against a plain model, with a virtual clock: standard, FIFO, priority and limited queues."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import penstock
-from penstock import StaleReceiptError, VirtualClock
+from penstock import QueueFullError, StaleReceiptError, VirtualClock
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # these many small directories need no disk
 VISIBILITY_S = 10
 MAX_RECEIVES = 3
+LENGTH_MAX = 5
+BYTES_MAX = 9
 READY, ACQUIRED, DONE, DEAD, GONE = "ready", "acquired", "done", "dead", "gone"
 
 
@@ -51,6 +54,10 @@ class QueueMachine(RuleBasedStateMachine):
             self.options["fifo"] = True
         if self.kind == "priority":
             self.options["max_priority"] = 2
+        if self.kind == "dropping":
+            self.options |= {"max_length": LENGTH_MAX, "overflow": "drop-head"}
+        if self.kind == "refusing":
+            self.options |= {"max_length_bytes": BYTES_MAX, "overflow": "reject-publish"}
         self.known: list[Known] = []
         self.held: list[tuple[penstock.Message, Known, int]] = []
         self._open()
@@ -166,6 +173,14 @@ class QueueMachine(RuleBasedStateMachine):
             value = b"%d" % len(self.known)
             priority = number if self.kind == "priority" else 0
             group = f"g{number}" if self.kind == "fifo" else None
+            due = [other for other in self.known if self._due(other)]
+            if self.kind == "refusing" and sum(len(other.value) for other in due) + len(value) > BYTES_MAX:
+                with pytest.raises(QueueFullError):
+                    self.queue.send(value, delay=delay)
+                return
+            if self.kind == "dropping":
+                for other in due[: max(0, len(due) + 1 - LENGTH_MAX)]:
+                    other.state = GONE
             name = self.queue.send(value, delay=delay, priority=priority, group_id=group)
             one = Known(name, value, priority, group, self.now + round(delay * 1000) if delay else 0)
             if group is not None and self._first_open(group) is not None:
@@ -293,6 +308,14 @@ class PriorityMachine(QueueMachine):
     kind = "priority"
 
 
+class DroppingMachine(QueueMachine):
+    kind = "dropping"
+
+
+class RefusingMachine(QueueMachine):
+    kind = "refusing"
+
+
 _settings = settings(
     max_examples=30,
     stateful_step_count=40,
@@ -304,6 +327,8 @@ _settings = settings(
 TestStandardQueue = QueueMachine.TestCase
 TestFifoQueue = FifoMachine.TestCase
 TestPriorityQueue = PriorityMachine.TestCase
-for _case in (TestStandardQueue, TestFifoQueue, TestPriorityQueue):
+TestDroppingQueue = DroppingMachine.TestCase
+TestRefusingQueue = RefusingMachine.TestCase
+for _case in (TestStandardQueue, TestFifoQueue, TestPriorityQueue, TestDroppingQueue, TestRefusingQueue):
     _case.settings = _settings
 del _case
