@@ -20,17 +20,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="slow: run by `pytest -m slow`"))
 
 
+def _live() -> tuple[int, int]:
+    return mapping.live_mappings(), mapping.live_descriptors()
+
+
+def _grew(before: tuple[int, int]) -> bool:
+    return any(now > then for now, then in zip(_live(), before, strict=True))
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_mapped(request: pytest.FixtureRequest) -> Iterator[None]:
     """Maps and descriptors are gone once a test's objects are."""
-    gc.collect()
-    before = mapping.live_mappings(), mapping.live_descriptors()
+    before = _live()
     yield
     request.node.funcargs.clear()
-    gc.collect()
-    gc.collect()  # what only untracked objects (records, messages) had held is found by the second look
-    after = mapping.live_mappings(), mapping.live_descriptors()
-    assert after[0] <= before[0] and after[1] <= before[1], f"mappings and descriptors went from {before} to {after}"
+    for _ in range(3):  # the last is for what only untracked objects (records, messages) had held
+        if _grew(before):
+            gc.collect()
+    assert not _grew(before), f"maps and descriptors went from {before} to {_live()}"
 
 
 @pytest.fixture

@@ -149,16 +149,31 @@ cdef class ReadSegment:
         found = index_upper(self.index.data, entries, INDEX_ENTRY_BYTES, offset - self.base_offset)
         return 0 if found == 0 else <int64_t>load_be32(self.index.data + found * INDEX_ENTRY_BYTES - 4)
 
-    def time_floor(self, int64_t timestamp_ms, int64_t entries):
-        """An offset at or before the first record whose timestamp is >= `timestamp_ms`, from the time index."""
-        cdef int64_t found
+    def time_floor(self, int64_t timestamp_ms, int64_t entries, int64_t index_entries):
+        """An offset at or before the first record whose timestamp is >= `timestamp_ms`, from both indexes.
+
+        The first entry of the time index that is late enough was added with an entry of the offset index; at the one
+        before that the timestamps were still earlier, or it would have been added there. So the record is not before
+        that one (one more: Kafka's own files count the batch of the entry in, ours do not).
+        """
+        cdef int64_t found, latest, place
+        cdef const char *data
         if self.time_index is None:
             return self.base_offset
         entries = min(entries, self.time_index.length // TIME_INDEX_ENTRY_BYTES)
-        found = index_upper(self.time_index.data, entries, TIME_INDEX_ENTRY_BYTES, timestamp_ms - 1)
-        if found == 0:
-            return self.base_offset
-        return self.base_offset + <int64_t>load_be32(self.time_index.data + found * TIME_INDEX_ENTRY_BYTES - 4)
+        data = self.time_index.data
+        found = index_upper(data, entries, TIME_INDEX_ENTRY_BYTES, timestamp_ms - 1)
+        latest = 0 if found == 0 else <int64_t>load_be32(data + found * TIME_INDEX_ENTRY_BYTES - 4)
+        if self.index is not None:
+            index_entries = min(index_entries, self.index.length // INDEX_ENTRY_BYTES)
+            place = index_entries
+            if found < entries:
+                place = index_upper(
+                    self.index.data, index_entries, INDEX_ENTRY_BYTES, load_be32(data + (found + 1) * TIME_INDEX_ENTRY_BYTES - 4)
+                )
+            if place > 1:
+                latest = max(latest, <int64_t>load_be32(self.index.data + (place - 2) * INDEX_ENTRY_BYTES))
+        return self.base_offset + latest
 
     def last_timestamp_ms(self, int64_t entries):
         """The largest timestamp the time index knows, or None."""
@@ -671,6 +686,12 @@ cdef class Partition:
         if segment.base_offset == slot.active_base_offset:
             return slot.index_entries if width == INDEX_ENTRY_BYTES else slot.time_index_entries
         return min(index.length, index.file_size()) // width
+
+    def _index_entries(self, ReadSegment segment not None):
+        """Number of offset index entries of `segment` that may be used now."""
+        cdef control_slot slot
+        control_snapshot(self.control, &slot)
+        return self._entries(segment, &slot, INDEX_ENTRY_BYTES)
 
     def _time_entries(self, ReadSegment segment not None):
         """Number of time index entries of `segment` that may be used now."""

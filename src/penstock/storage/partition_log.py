@@ -44,7 +44,7 @@ from penstock.storage.transaction_index import (
     read_entries,
 )
 
-READ_SEGMENTS = 8  # maps kept for readers that jump about
+READ_SEGMENTS = 16  # maps kept for readers that jump about
 TIME_SEEK_BYTES = 1 << 20
 
 
@@ -298,7 +298,7 @@ class PartitionLog(Partition):
             if self._newest_timestamp(base, state) < timestamp_ms:
                 continue
             segment = self._read_segment(base)
-            floor = segment.time_floor(timestamp_ms, self._time_entries(segment))
+            floor = segment.time_floor(timestamp_ms, self._time_entries(segment), self._index_entries(segment))
             found = self._scan_for_timestamp(max(floor, start), timestamp_ms, state["log_end_offset"])
             if found is not None:
                 return found
