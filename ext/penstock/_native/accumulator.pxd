@@ -36,6 +36,7 @@ cdef class Accumulator:
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane)
     cdef int _full(self, TopicLanes lanes, Lane lane) except -1
     cdef int _drain(self, TopicLanes lanes, Lane lane) except -1
+    cdef bint _is_empty(self, TopicLanes lanes) except -1
     cdef Py_ssize_t _send_lists(self, topic, list values, list keys, partition, int64_t timestamp, bint named) except -1
     cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1
     cdef int _check(self) except -1

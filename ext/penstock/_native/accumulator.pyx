@@ -23,7 +23,7 @@ from time import monotonic as _monotonic
 
 from penstock._native.builder import encode_headers
 from penstock.clock import SystemClock
-from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError, TransactionStateError
+from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError, TransactionStateError, UnknownTopicError
 
 cdef enum:
     RECORD_ROOM = 36
@@ -368,14 +368,30 @@ cdef class Accumulator:
         return lanes
 
     def _catalog_changed(self):
-        """A topic was created, altered or deleted: store what is buffered by the old configuration, then load anew."""
+        """A topic was created, altered or deleted: store what is buffered by the old configuration, then load anew.
+
+        What cannot be stored stays as it is, the error is raised, and the next call tries again.
+        """
+        first = None
+        self._last = None
         for lanes in list(self._topics.values()):
             if self._broker._configs().get((<TopicLanes>lanes).name) is (<TopicLanes>lanes).config:
                 continue
-            self._store_topic(lanes)
-            self._former[(<TopicLanes>lanes).name] = lanes
-            del self._topics[(<TopicLanes>lanes).name]
-        self._last = None
+            error = self._store_topic(lanes)
+            first = first or error
+            if self._is_empty(lanes):
+                self._former[(<TopicLanes>lanes).name] = lanes
+                del self._topics[(<TopicLanes>lanes).name]
+        if first is not None:
+            raise first
+
+    cdef bint _is_empty(self, TopicLanes lanes) except -1:
+        cdef Lane lane
+        for item in lanes.lanes:
+            lane = item
+            if lane.waiting or lane.builder is not None and lane.builder.count:
+                return False
+        return True
 
     cdef int64_t _now_ms(self) except -1:
         return system_time_ms() if self._system_clock else self._clock.time_ms()
@@ -462,19 +478,24 @@ cdef class Accumulator:
                     self._drain(lanes, lane)
             except Exception as error:
                 first = first or error
+                if isinstance(error, UnknownTopicError) and not self._transactional:
+                    self._drop([lanes], error)  # it can never be stored
+                    break
         return first
 
     def flush(self):
         """Store everything buffered; with `fsync="always"` it is on the disk when this returns.
 
-        Every partition is tried; the first error is raised, and what could not be stored is kept for the next try.
+        Every partition is tried; the first error is raised, and what could not be stored is kept for the next try. Only
+        records of a topic that was deleted are dropped: their `on_delivery` gets the `UnknownTopicError` that is raised.
         """
         first = None
         if self._shut:
             self._check()
         self._failure = None
         for lanes in list(self._topics.values()):
-            first = first or self._store_topic(lanes)
+            error = self._store_topic(lanes)
+            first = first or error
         if first is not None:
             raise first
         self._failure = None  # of the linger thread, meanwhile: what it could not store is stored now
@@ -503,12 +524,17 @@ cdef class Accumulator:
 
     def purge(self):
         """Drop what is buffered; each `on_delivery` gets a `ClosedError`. Returns how many records were dropped."""
+        dropped = self._drop(list(self._topics.values()), ClosedError("the record was dropped by purge()"))
+        self._failure = None
+        return dropped
+
+    def _drop(self, list topics, error):
+        """Drop what is buffered for these topics; each `on_delivery` gets the error."""
         cdef Lane lane
         cdef Waiting waiting
         dropped = 0
-        error = ClosedError("the record was dropped by purge()")
         calls = []
-        for lanes in list(self._topics.values()):
+        for lanes in topics:
             for item in (<TopicLanes>lanes).lanes:
                 lane = item
                 with lane.lock:
@@ -516,9 +542,8 @@ cdef class Accumulator:
                     while lane.waiting:
                         waiting = lane.waiting.popleft()
                         dropped += waiting.builder.count
+                        self._held_bytes -= waiting.builder.size_bytes - 61
                         calls.extend(waiting.callbacks or ())
-        self._held_bytes = 0
-        self._failure = None
         for _, _, on_delivery in calls:
             on_delivery(error, None)
         return dropped

@@ -435,6 +435,10 @@ cdef class Partition:
     def sync_each(self, bint value):
         self.writer.sync_each = value
 
+    def _ring(self):
+        """Wake who waits for records: there are new ones, or old ones became readable."""
+        bell_ring(self.bell.words)
+
     def _writer_base(self):
         """Base offset of the segment the writer maps, or -1."""
         return self.writer.base_offset

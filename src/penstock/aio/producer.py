@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -29,9 +30,16 @@ class AsyncProducer:
         self.sync = sync
 
     async def _call(self, action: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        if self._blocking:
-            return await asyncio.to_thread(action, *args, **kwargs)
-        return action(*args, **kwargs)
+        if not self._blocking:
+            return action(*args, **kwargs)
+        task = asyncio.ensure_future(asyncio.to_thread(action, *args, **kwargs))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            while not task.done():  # the thread cannot be stopped: whoever cancelled finds it at rest
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([task])
+            raise
 
     async def send(self, topic: str, value: Any, **options: Any) -> None:
         """Buffer one record; arguments and errors as `Producer.send`."""
@@ -71,12 +79,12 @@ class AsyncProducer:
         try:
             yield self
         except BaseException:
-            self.sync.abort_transaction()
+            await self._call(self.sync.abort_transaction)
             raise
         try:
-            await asyncio.shield(self._call(self.sync.commit_transaction))
+            await self._call(self.sync.commit_transaction)
         except Exception:
-            self.sync.abort_transaction()
+            await self._call(self.sync.abort_transaction)
             raise
 
     def send_offsets(self, consumer: AsyncConsumer) -> None:

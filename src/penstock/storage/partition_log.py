@@ -335,7 +335,10 @@ class PartitionLog(Partition):
     # --- transactions ----------------------------------------------------------------------------------------------
 
     def _load_transactions(self) -> OpenTransactions:
-        self._open_transactions = OpenTransactions(str(self.directory / TRANSACTIONS_FILE))
+        try:
+            self._open_transactions = OpenTransactions(str(self.directory / TRANSACTIONS_FILE))
+        except FileNotFoundError as error:
+            raise UnknownTopicError(f"topic {self.topic!r} was deleted") from error
         return self._open_transactions
 
     def end_transaction(self, producer_id: int, marker: BatchBuilder, committed: bool) -> None:
@@ -356,6 +359,7 @@ class PartitionLog(Partition):
             table.end(producer_id, not committed)
         finally:
             self._unlock()
+        self._ring()
         if self.sync_each:
             table.sync()
 

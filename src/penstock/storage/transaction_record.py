@@ -19,11 +19,11 @@ from pathlib import Path
 from urllib.parse import quote
 
 from penstock._native.words import SharedMutex, WordTable
-from penstock.errors import FencedError, InvalidArgumentError
+from penstock.errors import CorruptionError, FencedError, InvalidArgumentError
 from penstock.storage.directory import SharedLock
 from penstock.storage.recovery import Incarnation
 
-EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID, MUTEX_MADE = range(8)
+EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID, MUTEX_MADE, FORMER_ID = range(9)
 _MUTEX_WORD = 16
 EMPTY, ONGOING, COMMITTED, ABORTED = range(4)
 EPOCH_MAX = 0x7FFF
@@ -68,6 +68,11 @@ class TransactionRecord:
         return self.words.get(PRODUCER_ID)
 
     @property
+    def former_producer_id(self) -> int:
+        """The one before, when epochs began again with a new one; 0: none."""
+        return self.words.get(FORMER_ID)
+
+    @property
     def epoch(self) -> int:
         """Counts the owners; only the newest may write."""
         return self.words.get(EPOCH)
@@ -75,7 +80,10 @@ class TransactionRecord:
     @property
     def state(self) -> int:
         """EMPTY, ONGOING, COMMITTED or ABORTED (both: decided, and not yet carried out)."""
-        return self.words.get(STATE) & 0xFF
+        found = self.words.get(STATE) & 0xFF
+        if found > ABORTED:
+            raise CorruptionError("the state of a transaction is damaged", str(self.path), 8 * STATE, "0 to 3", found)
+        return found
 
     @property
     def started_ms(self) -> int:
@@ -103,6 +111,7 @@ class TransactionRecord:
     def fence(self) -> int:
         """Shut the owner out: the new epoch. Needs `lock`. When epochs run out they begin again, as a new producer."""
         if self.epoch >= EPOCH_MAX:
+            self.words.set(FORMER_ID, self.producer_id)
             self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
             self.words.set(EPOCH, -1)
         return self.words.add(EPOCH, 1)
@@ -113,10 +122,12 @@ class TransactionRecord:
 
     def begin(self, epoch: int, now_ms: int) -> None:
         """Nothing is touched yet. Raises `FencedError`."""
-        self.words.set(STARTED_MS, now_ms)
-        self.words.set(OFFSETS_BYTES, 0)
-        if not self.words.swap(STATE, epoch << 8 | EMPTY, epoch << 8 | ONGOING):
-            self.refuse(epoch)
+        with self.lock():
+            if self.words.get(STATE) != epoch << 8 | EMPTY or self.epoch != epoch:
+                self.refuse(epoch)
+            self.words.set(STARTED_MS, now_ms)
+            self.words.set(OFFSETS_BYTES, 0)
+            self.words.set(STATE, epoch << 8 | ONGOING)
 
     def refuse(self, epoch: int) -> None:
         """Raise the `FencedError` of a former owner."""
@@ -129,6 +140,10 @@ class TransactionRecord:
         """Whether the transaction of that epoch is open and not decided."""
         return self.words.get(STATE) == epoch << 8 | ONGOING and self.words.get(EPOCH) == epoch
 
+    def is_committed(self, epoch: int) -> bool:
+        """Whether the owner of that epoch decided to commit before, and perhaps carried it out."""
+        return self.words.get(STATE) in (epoch << 8 | COMMITTED, epoch << 8 | EMPTY) and self.epoch == epoch
+
     def add_partitions(self, entry: bytes) -> None:
         """The transaction touches these partitions too, each a line of topic, tab and number. Needs `lock`."""
         size = self.words.get(LIST_BYTES)
@@ -140,9 +155,14 @@ class TransactionRecord:
 
     def partitions(self) -> list[tuple[str, int]]:
         """The partitions it touches."""
-        raw = self._area[_LIST_AT : _LIST_AT + self.words.get(LIST_BYTES)].decode()
-        pairs = [line.split("\t") for line in raw.splitlines()]
-        return [(topic, int(number)) for topic, number in pairs]
+        raw = self._area[_LIST_AT : _LIST_AT + self.words.get(LIST_BYTES)]
+        try:
+            pairs = [line.split("\t") for line in raw.decode().splitlines()]
+            return [(topic, int(number)) for topic, number in pairs]
+        except ValueError as error:
+            raise CorruptionError(
+                "the partitions of a transaction are damaged", str(self.path), _LIST_AT, "topic, tab, number", raw[:80]
+            ) from error
 
     def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
         """(cell, claim, offset) of the group offsets that the decision commits."""

@@ -413,6 +413,7 @@ class Consumer(Fetcher):
         """The group wants this member to look; called between two deliveries."""
         self._group_part().rebalance()
 
+    @_exclusive
     def _offsets_for_transaction(self) -> list[tuple[int, int, int]]:
         """(cell, claim, position) of every partition; from now on only transactions commit for this consumer."""
         return self._group_part().offsets_for_transaction(list(self._by_partition.values()))

@@ -30,6 +30,7 @@ from penstock.streams.topic_partition import TopicPartition, checked_partition
 from penstock.streams.transaction import Transaction, check_transactional_id
 
 if TYPE_CHECKING:
+    from penstock.storage.partition_log import PartitionLog
     from penstock.streams.broker import Broker
     from penstock.streams.consumer import Consumer
 
@@ -252,13 +253,19 @@ class Producer(Accumulator):
         """
         if self._name is None:
             raise InvalidConfigError("name is None; sequences outlive a producer only by its name")
-        return last_sequence(self._broker._log(*checked_partition(partition)), self.producer_id)
+        return self._last_sequence(self._broker._log(*checked_partition(partition)))
+
+    def _last_sequence(self, log: PartitionLog) -> int:
+        assert self._name is not None
+        found = last_sequence(log, self.producer_id)
+        former = self._name.former_producer_id
+        return last_sequence(log, former) if found < 0 and former else found
 
     def _load_topic(self, topic: str) -> TopicLanes:
         lanes = open_lanes(self._broker, check_topic_name(topic), self._codec)
         if self._name is not None:
             for lane in lanes.lanes:
-                lane.sequence = (last_sequence(lane.log, self.producer_id) + 1) & 0x7FFFFFFF
+                lane.sequence = (self._last_sequence(lane.log) + 1) & 0x7FFFFFFF
         return lanes
 
     def _after_fork(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from penstock._native.fetcher import Fetcher
 from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionStateError
 from penstock.storage.transaction_record import EPOCH
 
@@ -14,14 +16,18 @@ if TYPE_CHECKING:
     from penstock.streams.producer import Producer
 
 ID_MAX = 60
+_FILE_NAME_MAX = 240
 
 
 def check_transactional_id(name: Any, argument: str = "transactional_id") -> str:
     """A transactional id or a producer's name: text of 1 to 60 printable characters (it names a file)."""
     if not isinstance(name, str):
         raise InvalidTypeError(f"{argument} is {name!r}; give a str")
-    if not 1 <= len(name) <= ID_MAX or not name.isprintable():
-        raise InvalidArgumentError(f"{argument} is {name!r}; give 1 to {ID_MAX} printable characters")
+    if not 1 <= len(name) <= ID_MAX or not name.isprintable() or len(quote(name, safe="")) > _FILE_NAME_MAX:
+        raise InvalidArgumentError(
+            f"{argument} is {name!r}; give 1 to {ID_MAX} printable characters "
+            f"(at most {_FILE_NAME_MAX} percent-encoded)"
+        )
     return name
 
 
@@ -48,6 +54,8 @@ class Transaction:
         return self._producer
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if not self._open:
+            return  # the block ended it itself
         if kind is not None:
             self.abort()
             return
@@ -85,6 +93,11 @@ class Transaction:
 
     def send_offsets(self, consumer: Consumer) -> None:
         """Take the consumer's positions."""
+        if not isinstance(consumer, Fetcher):
+            raise InvalidTypeError(f"consumer is {type(consumer).__name__}; a Consumer is needed")
+        ours, theirs = self._producer._broker.path, consumer._broker.path
+        if not ours.samefile(theirs):
+            raise InvalidArgumentError(f"the consumer reads {str(theirs)!r}; one of {str(ours)!r} is needed")
         with self._lock:
             self._must_be_open()
             for cell, claim, offset in consumer._offsets_for_transaction():

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from penstock._native.partition import begin_transactions, commit_transactions
-from penstock.errors import FencedError, InvalidArgumentError, UnknownTopicError
+from penstock.errors import CorruptionError, FencedError, InvalidArgumentError, UnknownTopicError
 from penstock.storage.control_batch import end_marker
 from penstock.storage.group_store import PENDING_WORD
 from penstock.storage.transaction_record import (
@@ -104,11 +104,14 @@ class Transactions:
             _log.exception("the markers of transaction %r will be written later", record.path.stem)
 
     def settle(self, record: TransactionRecord, epoch: int) -> None:
-        """Carry out what is left of the owner's transaction before. Raises what that raises."""
-        if record.state > ONGOING:
-            with record.lock():
-                if record.epoch == epoch:
-                    self._carry_out(record, epoch, record.state == COMMITTED)
+        """Carry out what is left of the owner's transaction before (ongoing: a call was interrupted). Raises what that
+        raises."""
+        if record.state == EMPTY:
+            return
+        with record.lock():
+            if record.epoch == epoch:
+                record.decide(epoch, ABORTED)
+                self._carry_out(record, epoch, record.state == COMMITTED)
 
     def _check_claims(self, offsets: Offsets) -> None:
         commits = self._store.commits
@@ -119,7 +122,7 @@ class Transactions:
             )
 
     def _decide(self, record: TransactionRecord, epoch: int) -> None:
-        if not record.decide(epoch, COMMITTED):
+        if not record.decide(epoch, COMMITTED) and not record.is_committed(epoch):
             record.offsets_applied()
             record.refuse(epoch)
         if self._broker.fsync == "always":
@@ -148,17 +151,27 @@ class Transactions:
         record.offsets_applied()
 
     def _carry_out(
-        self, record: TransactionRecord, epoch: int, committed: bool, logs: list[PartitionLog] | None = None
+        self,
+        record: TransactionRecord,
+        epoch: int,
+        committed: bool,
+        logs: list[PartitionLog] | None = None,
+        producer_id: int | None = None,
     ) -> None:
-        """A marker in every partition (`logs`: if the caller has them), then ready again. Needs the record's lock."""
+        """A marker in every partition (`logs`: if the caller has them), then ready again. Needs the record's lock.
+
+        `producer_id`: whose it was, when the record has a new one.
+        """
         if record.state not in (COMMITTED, ABORTED):
             return  # somebody else carried it out while this one waited for the lock
-        marker = end_marker(record.producer_id, epoch, committed, self._broker.clock.time_ms())
+        number = record.producer_id if producer_id is None else producer_id
+        marker = end_marker(number, epoch, committed, self._broker.clock.time_ms())
         if committed and logs is not None:
-            logs = logs[commit_transactions(logs, record.producer_id, marker) :]
-        for log in self._logs(record) if logs is None else logs:
+            logs = logs[commit_transactions(logs, number, marker) :]
+        left = self._logs(record) if logs is None else iter(logs)
+        for log in left:
             with contextlib.suppress(UnknownTopicError):  # deleted meanwhile, with what was in it
-                log.end_transaction(record.producer_id, marker, committed)
+                log.end_transaction(number, marker, committed)
         record.finish()
 
     def _logs(self, record: TransactionRecord) -> Iterator[PartitionLog]:
@@ -184,17 +197,22 @@ class Transactions:
         """Finish what dead owners decided, abort what they left open, and what takes longer than it may."""
         now_ms = self._broker.clock.time_ms()
         for record in self.records():
-            if record.state == EMPTY:
-                continue
-            dead = not self._broker._keeper.is_alive(record.owner)
-            if not dead and record.state != ONGOING:
-                self.settle(record, record.epoch)
-                continue
-            if not dead and now_ms - record.started_ms <= record.timeout_ms:
-                continue
-            with record.lock():
-                _log.warning("transaction %r of a %s owner is finished", record.path.stem, "dead" if dead else "slow")
-                self._abandon(record)
+            try:
+                if record.state != EMPTY:
+                    self._resolve(record, now_ms)
+            except CorruptionError:
+                _log.exception("transaction %r cannot be finished", record.path.stem)
+
+    def _resolve(self, record: TransactionRecord, now_ms: int) -> None:
+        dead = not self._broker._keeper.is_alive(record.owner)
+        if not dead and record.state != ONGOING:
+            self.settle(record, record.epoch)
+            return
+        if not dead and now_ms - record.started_ms <= record.timeout_ms:
+            return
+        with record.lock():
+            _log.warning("transaction %r of a %s owner is finished", record.path.stem, "dead" if dead else "slow")
+            self._abandon(record)
 
     def abort_hanging(self, transactional_id: str) -> bool:
         """Abort the open transaction of an id and fence its owner; False when there is none."""
@@ -212,14 +230,15 @@ class Transactions:
         """Fence the owner; roll what is decided forward and what is not back. Needs the record's lock."""
         if record.state == EMPTY:
             return
-        before = record.epoch
+        before, producer_id = record.epoch, record.producer_id
         record.decide(before, ABORTED)
         if record.state == COMMITTED:
             with self._store.exclusive:
                 self.apply_pending()
             self._carry_out(record, before, committed=True)
         else:
-            self._carry_out(record, record.fence(), committed=False)
+            epoch = max(before, record.fence())  # when epochs begin again, that of the last one
+            self._carry_out(record, epoch, committed=False, producer_id=producer_id)
 
     def describe(self) -> list[TransactionDescription]:
         """Every transactional id, sorted."""
