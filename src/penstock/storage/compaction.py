@@ -117,7 +117,9 @@ class _Run:
             reached = keys.add(region, start, self.limit_bytes, self.log.aborted_in(start, stop))
             start = max(reached, start)
             if reached < stop:
-                return keys, reached
+                end = reached
+                break
+        keys.seal(end)
         return keys, end
 
     def _regions(self, start: int, end: int) -> Iterator[LogRegion]:
