@@ -105,6 +105,7 @@ cdef class KeyMap:
     cdef key_entry *entries
     cdef int64_t capacity
     cdef readonly int64_t count
+    cdef readonly int64_t records  # those added, and those of aborted transactions
     cdef int64_t most
     cdef uint64_t seed
     cdef uint64_t *living
@@ -200,6 +201,8 @@ cdef class KeyMap:
                     raise _broken(walker)
                 if keyless:
                     self.keep_keyless(walker)
+            if not walker.control:
+                self.records += walker.count
             reached = walker.base_offset + walker.last_offset_delta + 1
         return reached
 
@@ -356,6 +359,11 @@ cdef class Cleaner:
                 self.finish_batch(walker, kept, newest_ms)
         return PyBytes_FromStringAndSize(self.out, self.size)
 
+    def leave_out_all(self, int64_t first, int64_t last, int64_t newest_ms, int64_t records):
+        """As `clean` of batches from `first` to `last`, of which the keys know that nothing stays."""
+        self.removed += records
+        self.leave_out(first, last, newest_ms)
+
     def finish(self):
         """The empty batch that is still due, as bytes."""
         self.size = 0
@@ -446,8 +454,9 @@ cdef class Cleaner:
             self.write_empty()
         if self.empty_from < 0:
             self.empty_from = first
+            self.empty_ms = newest_ms
         self.empty_to = last
-        self.empty_ms = newest_ms
+        self.empty_ms = max(self.empty_ms, newest_ms)
         return 0
 
     cdef int write_empty(self) except -1:
