@@ -63,6 +63,12 @@ cdef extern from *:
         r->key = p;
         return end;
     }
+    /* The key's entry, or the free one where it would be. */
+    static inline key_entry *key_find(key_entry *entries, uint64_t mask, const key_entry *key) {
+        uint64_t i = key->first & mask;
+        while (entries[i].place && (entries[i].first != key->first || entries[i].second != key->second)) i = (i + 1) & mask;
+        return &entries[i];
+    }
     /* Zeroed, and in huge pages where there are any: entries are met at random. */
     static key_entry *key_table(int64_t capacity) {
         size_t size = (size_t)capacity * sizeof(key_entry);
@@ -88,6 +94,7 @@ cdef extern from *:
         uint32_t place
     void key_hash(const char *p, int64_t size, uint64_t seed, key_entry *out) nogil
     const char *record_key(const char *p, const char *end, record_fields *r) nogil
+    key_entry *key_find(key_entry *entries, uint64_t mask, const key_entry *key) nogil
     key_entry *key_table(int64_t capacity) nogil
     int bits_none_set(const uint64_t *bits, int64_t start, int64_t stop) nogil
     void prefetch "__builtin_prefetch"(const void *p) nogil
@@ -141,20 +148,13 @@ cdef class KeyMap:
     cdef bint all_dead(self, int64_t first, int64_t last) noexcept nogil:
         return self.start <= first and last < self.end and bits_none_set(self.living, first - self.start, last + 1 - self.start)
 
-    cdef key_entry *find(self, key_entry *key) noexcept nogil:
-        """The key's entry, or the free one where it would be."""
-        cdef int64_t mask = self.capacity - 1
-        cdef int64_t place = key.first & mask
-        cdef key_entry *entries = self.entries
-        while entries[place].place and (entries[place].first != key.first or entries[place].second != key.second):
-            place = (place + 1) & mask
-        return &entries[place]
-
     cdef int64_t newest(self, const char *key, int64_t length) noexcept nogil:
         """The newest offset of a key, -1 for one that is not there."""
         cdef key_entry wanted
+        cdef int64_t place
         key_hash(key, length, self.seed, &wanted)
-        return self.start - 1 + self.find(&wanted).place if self.find(&wanted).place else -1
+        place = key_find(self.entries, self.capacity - 1, &wanted).place
+        return self.start - 1 + place if place else -1
 
     cdef bint fits(self, int64_t more) except? 0:
         """Room for so many more keys, growing if need be; an empty map takes any one batch."""
@@ -238,7 +238,7 @@ cdef class KeyMap:
                 prefetch(&entries[keys[i].first & mask])
             for i in range(size):
                 if keys[i].place:
-                    entry = self.find(&keys[i])
+                    entry = key_find(entries, mask, &keys[i])
                     added += entry.place == 0
                     entry[0] = keys[i]
             left -= size
