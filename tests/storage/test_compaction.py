@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -187,6 +189,189 @@ def test_records_without_a_key_are_refused(tmp_path: Path) -> None:
         broker.create_topic("plain")
         with pytest.raises(InvalidConfigError, match="cleanup_policy"):
             broker.compact("plain")
+
+
+def segment_bases(path: Path) -> list[int]:
+    return sorted(int(found.stem) for found in (path / "t-0").glob("*.log"))
+
+
+def test_small_neighbours_become_one_segment(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        log = make(broker).log(0)
+        records: Records = []
+        for turn in range(6):
+            records += fill(broker, 3000, turn)
+            log.roll_active()
+        assert len(segment_bases(tmp_path / "data")) >= 6
+        assert broker.compact("t")[PLACE].records_kept == 200
+        assert segment_bases(tmp_path / "data") == [0, 18_000]
+        assert read(broker) == newest(records)
+        found = log.offset_for_timestamp(0)
+        assert found is not None and found[0] == newest(records)[0][0]
+        assert broker.compact("t") == {}
+    assert penstock.verify(tmp_path / "data").problems == []
+
+
+def test_a_merged_segment_is_no_longer_than_segments_may_be(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        log = make(broker).log(0)
+        records: Records = []
+        for turn in range(10):
+            records += fill(broker, 4000, turn, keys=20_000)
+            log.roll_active()
+        before = segment_bases(tmp_path / "data")
+        broker.compact("t")
+        after = segment_bases(tmp_path / "data")
+        assert 2 < len(after) < len(before)
+        sizes = [(tmp_path / "data" / "t-0" / f"{base:020d}.log").stat().st_size for base in after]
+        assert max(sizes) <= 1 << 20
+        assert all(sum(pair) > 1 << 20 for pair in itertools.pairwise(sizes[:-1]))
+        assert read(broker) == newest(records)
+    assert penstock.verify(tmp_path / "data").problems == []
+
+
+def test_what_may_not_be_compacted_yet_ends_what_is(tmp_path: Path) -> None:
+    clock = penstock.VirtualClock()
+    with penstock.open(tmp_path / "data", clock=clock) as broker:
+        topic = make(broker, min_compaction_lag_ms=60_000)
+        log = topic.log(0)
+        for age_s, value in ((100, b"1"), (0, b"2"), (100, b"3")):  # the middle one is too young
+            for _ in range(2):
+                topic.append(value, key=b"k", timestamp_ms=clock.time_ms() - age_s * 1000)
+            log.roll_active()
+        broker.compact("t")
+        assert [record[0] for record in read(broker)] == [1, 2, 3, 4, 5]
+        clock.advance(100)
+        broker.compact("t")
+        assert [record[0] for record in read(broker)] == [5]
+
+
+def fill_transactions(broker: penstock.Broker, segments: int, size: int) -> None:
+    """In each segment a committed and an aborted transaction, with the same keys."""
+    log = broker.topic("t").log(0)
+    with broker.producer(transactional_id="x") as producer:
+        for turn in range(segments):
+            for committed in (True, False):
+                producer.begin_transaction()
+                for n in range(size):
+                    producer.send("t", b"%d-%d" % (turn, n) if committed else b"aborted", key=b"%d" % (turn * 7 + n))
+                (producer.commit_transaction if committed else producer.abort_transaction)()
+            log.roll_active()
+
+
+def read_committed(broker: penstock.Broker) -> dict[bytes | None, bytes | None]:
+    with broker.consumer("t", isolation_level="read_committed") as consumer:
+        found: dict[bytes | None, bytes | None] = {}
+        while records := consumer.poll(timeout=0, max_records=5000):
+            found.update((record.key, record.value) for record in records)
+        return found
+
+
+def test_aborted_transactions_stay_so_when_segments_are_merged(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        make(broker)
+        fill_transactions(broker, 4, 30)
+        expected = read_committed(broker)
+        assert b"aborted" not in expected.values()
+        # the last aborted records are not compacted yet: their transaction ends behind one that is still open
+        with broker.producer(transactional_id="y") as open_producer:
+            open_producer.begin_transaction()
+            open_producer.send("t", b"open", key=b"open")
+            open_producer.flush()
+            fill_transactions(broker, 1, 30)
+            broker.compact("t")
+            assert read_committed(broker) == expected
+            open_producer.abort_transaction()
+        expected = read_committed(broker)
+        broker.compact("t")
+        assert read_committed(broker) == expected
+        assert len(segment_bases(tmp_path / "data")) == 2
+    with penstock.open(tmp_path / "data") as broker:
+        assert read_committed(broker) == expected
+    assert penstock.verify(tmp_path / "data").problems == []
+
+
+def test_a_reader_of_a_merged_segment_goes_on(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker, penstock.open(tmp_path / "data") as other:
+        log = make(broker).log(0)
+        records: Records = []
+        for turn in range(5):
+            records += fill(broker, 1000, turn)
+            log.roll_active()
+        consumers = []
+        for start in range(0, 5000, 500):  # each holds on to a segment that will be gone
+            consumer = other.consumer()
+            consumer.assign([PLACE])
+            consumer.seek(PLACE, start)
+            consumers.append((consumer, [record.offset for record in consumer.poll(max_records=10, timeout=0)]))
+        broker.compact("t")
+        for consumer, seen in consumers:
+            first = seen[0]
+            while found := consumer.poll(timeout=0, max_records=5000):
+                seen += [record.offset for record in found]
+            assert seen == sorted(set(seen))
+            assert {record[0] for record in newest(records) if record[0] >= first} <= set(seen)
+            consumer.close()
+
+
+STEP = """
+import os, signal, sys, penstock
+broker = penstock.open(sys.argv[1])
+left = int(sys.argv[2])
+def count(event, args):
+    global left
+    if event in ("os.rename", "os.remove", "os.truncate") and "t-0" in str(args[0]):
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+broker.compact("t")
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("stride", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_kill_at_each_step_of_a_merge(tmp_path: Path, stride: int) -> None:
+    with penstock.open(tmp_path / "template") as broker:
+        log = make(broker).log(0)
+        fill_transactions(broker, 3, 40)
+        records = fill(broker, 500, 1)
+        log.roll_active()
+        expected = read_committed(broker)
+    step, merged = 0, 0
+    while True:
+        path = tmp_path / f"data-{step}"
+        shutil.copytree(tmp_path / "template", path)
+        with penstock.open(path) as broker:
+            consumer = broker.consumer("t", isolation_level="read_committed")
+            found = {record.key: record.value for record in consumer.poll(timeout=0, max_records=5)}
+            code = subprocess.run([sys.executable, "-c", STEP, str(path), str(step)], check=False).returncode
+            merged += (path / "t-0" / "penstock.cleaner.merge").exists()
+            assert read_committed(broker) == expected  # beside what the dead left
+            while more := consumer.poll(timeout=0, max_records=5000):
+                found.update((record.key, record.value) for record in more)
+            assert found == expected
+            consumer.close()
+            for start in range(0, records[-1][0], 97):
+                left = [record for record in newest(records) if record[0] >= start]
+                assert [record for record in read(broker, start) if record in left] == left
+            if step // stride % 2:
+                broker.compact("t")
+                assert read_committed(broker) == expected
+            else:
+                assert penstock.verify(path).ok or code
+        with penstock.open(path) as broker:
+            assert read_committed(broker) == expected
+            assert not (path / "t-0" / "penstock.cleaner.merge").exists()
+            broker.compact("t")
+            assert read_committed(broker) == expected
+            assert len(segment_bases(path)) == 2
+        assert penstock.verify(path).problems == []
+        shutil.rmtree(path)
+        if code == 0:
+            break
+        step += stride
+    assert merged >= 8 // stride and step > merged * stride  # steps in which a merge was under way
 
 
 KILLED = """

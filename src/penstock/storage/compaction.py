@@ -1,10 +1,12 @@
 """Log compaction: of each key only the newest record stays (Kafka's `cleanup.policy=compact`).
 
-Sealed segments are rewritten one at a time, each in place: offsets, segments and their order stay as they are, and a
-reader goes on in the file that it has mapped. The active segment is never touched.
+Sealed segments are rewritten one at a time, and neighbours that then fit into one segment become one, under the name of
+the first: offsets and their order stay as they are, and a reader goes on in the file that it has mapped. The active
+segment is never touched.
 
-Crash policy: the cleaned log is on the disk before it takes the old one's name; the indexes are missing in between,
-which readers bear and the next compaction mends. What was being written when the process died, it removes.
+Crash policy: the cleaned log is on the disk before it takes the old one's name; see `segment_swap`. The indexes are
+missing in between, which readers bear and the next compaction mends. What was being written when the process died, it
+removes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import itertools
 import json
 import os
 import secrets
+import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +28,11 @@ from penstock._native.partition import LogRegion
 from penstock._native.records import DECOMPRESSED_LIMIT_BYTES
 from penstock.storage.directory import FileLock, replace_file
 from penstock.storage.index_file import rebuild_indexes
-from penstock.storage.partition_log import PartitionLog
-from penstock.storage.segment_file import SUFFIXES, segment_file_size, segment_path, sync_directory
-from penstock.storage.segment_scan import scan_segment
+from penstock.storage.partition_log import UNKNOWN_MS, PartitionLog
+from penstock.storage.segment_file import SUFFIXES, segment_file_size, segment_path
+from penstock.storage.segment_merge import finish_merge
+from penstock.storage.segment_scan import MAX_RELATIVE_OFFSET, scan_segment
+from penstock.storage.segment_swap import put_in_place
 
 CHECKPOINT_FILE = "penstock.cleaner"
 LOCK_FILE = "penstock.cleaner.lock"
@@ -44,6 +50,28 @@ class Compaction:
     records_removed: int = 0
     bytes_before: int = 0
     bytes_after: int = 0
+
+    def plus(self, cleaned: _Cleaned) -> Compaction:
+        """With one more segment."""
+        return Compaction(
+            self.records_kept + cleaned.kept,
+            self.records_removed + cleaned.removed,
+            self.bytes_before + cleaned.before,
+            self.bytes_after + cleaned.after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cleaned:
+    """What is left of the segment [base, end), in a file beside it. `before`, `after`: bytes."""
+
+    base: int
+    end: int
+    path: Path
+    before: int
+    after: int
+    kept: int
+    removed: int
 
 
 def compact(log: PartitionLog, now_ms: int, force: bool = False, map_bytes: int = MAP_BYTES) -> Compaction | None:
@@ -65,6 +93,7 @@ class _Run:
         self.log, self.now_ms, self.map_bytes = log, now_ms, map_bytes
         self.limit_bytes = DECOMPRESSED_LIMIT_BYTES + log.config.max_message_bytes
         self.cleaned_to = _read_checkpoint(log.directory)
+        self.records: Counter[str] = Counter()  # of each log whose keys were read
 
     def run(self, force: bool) -> Compaction | None:
         self._mend()
@@ -73,16 +102,13 @@ class _Run:
         bases = [base for base in self.log.segments() if base < state["active_base_offset"]]
         ends = dict(itertools.pairwise([*bases, state["active_base_offset"]]))
         stable = self.log.last_stable_offset
-        bases = [base for base in bases if ends[base] <= stable and self._old_enough(base)]
+        # up to the first that has to wait: what lies behind it must not make records before it go
+        bases = list(itertools.takewhile(lambda base: ends[base] <= stable and self._old_enough(base), bases))
         dirty = [base for base in bases if ends[base] > self.cleaned_to]
         if not dirty or not (force or self._due(bases, dirty)):
             return None
         keys, reached = self._map_keys(max(self.cleaned_to, dirty[0]), ends[dirty[-1]])
-        done = Compaction()
-        for base in bases:
-            if base >= reached:
-                break
-            done = self._clean(base, ends[base], keys, done)
+        done = self._clean_all([base for base in bases if base < reached], ends, keys)
         _write_checkpoint(self.log.directory, reached)
         return done
 
@@ -114,10 +140,14 @@ class _Run:
         keys = KeyMap(self.map_bytes, secrets.randbits(64), start, end)
         for region in self._regions(max(start, self.log.log_start_offset), end):
             stop = min(region.next_offset, end)
+            before = keys.records
             reached = keys.add(region, start, self.limit_bytes, self.log.aborted_in(start, stop))
+            self.records[region.path] += keys.records - before
             start = max(reached, start)
             if reached < stop:
-                return keys, reached
+                end = reached
+                break
+        keys.seal(end)
         return keys, end
 
     def _regions(self, start: int, end: int) -> Iterator[LogRegion]:
@@ -131,64 +161,74 @@ class _Run:
 
     # --- segments ----------------------------------------------------------------------------------------------------
 
-    def _clean(self, base: int, end: int, keys: KeyMap, done: Compaction) -> Compaction:
+    def _clean_all(self, bases: list[int], ends: dict[int, int], keys: KeyMap) -> Compaction:
+        """Clean these segments, and put as many neighbours as fit into one."""
+        done, group = Compaction(), list[_Cleaned]()
+        for base in bases:
+            cleaned = self._clean(base, ends[base], keys)
+            done = done.plus(cleaned)
+            if group and not self._fit(group, cleaned):
+                self._put_in_place(group)
+                group = []
+            group.append(cleaned)
+        self._put_in_place(group)
+        return done
+
+    def _fit(self, group: list[_Cleaned], more: _Cleaned) -> bool:
+        size_bytes = sum(cleaned.after for cleaned in group) + more.after
+        return size_bytes <= self.log.config.segment_bytes and more.end - group[0].base <= MAX_RELATIVE_OFFSET
+
+    def _clean(self, base: int, end: int, keys: KeyMap) -> _Cleaned:
         config = self.log.config
         cleaner = Cleaner(keys, self.cleaned_to, self.now_ms - config.delete_retention_ms, self.limit_bytes)
         path = segment_path(self.log.directory, base, ".log")
         cleaned = path.with_name(path.name + CLEANED)
-        before = max(segment_file_size(self.log.directory, base, ".log"), 0)
         start = max(base, self.log.log_start_offset)
         try:
             with open(cleaned, "wb") as out:
                 if start > base:  # the records below were deleted, and are not read any more: they stay as they are
                     out.write(path.read_bytes()[: self._position_of(start)])
-                for region in self._regions(start, end):
-                    out.write(cleaner.clean(region, self.log.aborted_in(start, region.next_offset)))
+                newest_ms = self.log._newest_timestamp(base, self.log._state())
+                if start == base and newest_ms < UNKNOWN_MS and keys.none_living(base, end - 1):
+                    cleaner.leave_out_all(base, end - 1, newest_ms, self.records[str(path)])
+                else:
+                    for region in self._regions(start, end):
+                        out.write(cleaner.clean(region, self.log.aborted_in(start, region.next_offset)))
                 out.write(cleaner.finish())
-                out.flush()
-                os.fsync(out.fileno())
         except OSError as error:
             cleaned.unlink(missing_ok=True)
             raise os_error(error.errno or 0, str(cleaned), "writing") from error
-        after = cleaned.stat().st_size
-        if cleaner.removed or after < before:
-            self._replace(base, path, cleaned)
-        else:
-            cleaned.unlink()
-            after = before
-        return Compaction(
-            done.records_kept + cleaner.kept,
-            done.records_removed + cleaner.removed,
-            done.bytes_before + before,
-            done.bytes_after + after,
-        )
+        before, after = max(segment_file_size(self.log.directory, base, ".log"), 0), cleaned.stat().st_size
+        return _Cleaned(base, end, cleaned, before, after, cleaner.kept, cleaner.removed)
 
     def _position_of(self, offset: int) -> int:
         region = self.log.fetch(offset, 1)
         return 0 if region is None else int(region.position)
 
-    def _replace(self, base: int, path: Path, cleaned: Path) -> None:
-        """Let the cleaned log take the old one's place. Readers open files under the writer lock."""
-        scan = scan_segment(cleaned, base, check_crc=False)
-        if scan.problem is not None:
-            raise scan.problem
-        log = self.log
-        log._lock()
-        try:
-            for suffix in SUFFIXES[1:]:
-                segment_path(log.directory, base, suffix).unlink(missing_ok=True)
-            os.replace(cleaned, path)
-            rebuild_indexes(path, base, scan.batches)
-            log._publish({"generation": log._state()["generation"] + 1})
-        finally:
-            log._unlock()
-        log._segments.pop(base, None)
-        sync_directory(log.directory)
+    def _put_in_place(self, group: list[_Cleaned]) -> None:
+        """Make one file of a group of cleaned segments, and let it take their place; one that is as it was is left."""
+        first, *others = group
+        if others or first.removed or first.after < first.before:
+            try:
+                with open(first.path, "ab") as out:
+                    for cleaned in others:
+                        with open(cleaned.path, "rb") as part:
+                            shutil.copyfileobj(part, out, REGION_BYTES)
+                    out.flush()
+                    os.fsync(out.fileno())
+            except OSError as error:
+                raise os_error(error.errno or 0, str(first.path), "writing") from error
+            put_in_place(self.log, first.path, [cleaned.base for cleaned in group], group[-1].end)
+        for cleaned in group:
+            cleaned.path.unlink(missing_ok=True)
 
     def _mend(self) -> None:
-        """After a crash: remove what was being written, and make the indexes that are missing."""
+        """After a crash: remove what was being written, finish a merge, and make the indexes that are missing."""
         for left in self.log.directory.glob("*" + CLEANED):
             left.unlink(missing_ok=True)
+        with self.log._locked() as state:
+            if finish_merge(self.log.directory):
+                self.log._publish({"generation": state["generation"] + 1})
         state = self.log._state()
         for base in self.log.segments():
             sizes = [segment_file_size(self.log.directory, base, suffix) for suffix in SUFFIXES]

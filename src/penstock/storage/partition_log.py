@@ -20,10 +20,10 @@ from typing import Any
 
 from penstock._native.builder import BatchBuilder
 from penstock._native.mapping import Mapping, os_error
-from penstock._native.partition import Bells, Partition, ReadSegment
+from penstock._native.partition import Bells, LogRegion, Partition, ReadSegment
 from penstock._native.records import RecordCursor
 from penstock._native.words import OpenTransactions
-from penstock.errors import InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
+from penstock.errors import CorruptionError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
 from penstock.storage.recovery import Incarnation, make_ready
 from penstock.storage.segment_file import (
     INDEX_BYTES,
@@ -46,6 +46,8 @@ from penstock.storage.transaction_index import (
 
 READ_SEGMENTS = 16  # maps kept for readers that jump about
 TIME_SEEK_BYTES = 1 << 20
+LAST_OFFSET = 2**63 - 1
+UNKNOWN_MS = 2**62  # newer than any timestamp
 
 
 class PartitionLog(Partition):
@@ -81,6 +83,7 @@ class PartitionLog(Partition):
     def configure(self, config: TopicConfig) -> None:
         """Use this configuration from now on."""
         self.config = config
+        self.__class__ = CompactedLog if config.compacts else PartitionLog
         self._set_limits(config.segment_bytes, config.segment_ms)
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -211,8 +214,15 @@ class PartitionLog(Partition):
             bases = [base for base in bases_in(self.directory) if base <= state["active_base_offset"]]
             keep = set() if self.config.compacts else set(bases[:-1])  # compaction may have replaced any of them
             self._segments = {base: segment for base, segment in self._segments.items() if base in keep}
+            if self.config.compacts:
+                self._max_timestamps.clear()
             self._bases, self._generation = bases, state["generation"]
         return self._bases
+
+    def _forget_segments(self) -> None:
+        """List and open them anew."""
+        self._segments.clear()
+        self._generation = -1
 
     def _segment_of(self, offset: int, active_base: int) -> ReadSegment:
         bases = self.segments()
@@ -284,12 +294,13 @@ class PartitionLog(Partition):
         if isinstance(timestamp_ms, bool) or not isinstance(timestamp_ms, int):
             raise InvalidTypeError(f"timestamp_ms is {type(timestamp_ms).__name__}; an int of milliseconds is needed")
         while True:
-            before = self.log_start_offset
+            before = self._state()
             try:
                 return self._find_timestamp(timestamp_ms)
             except (FileNotFoundError, OffsetOutOfRangeError):
-                if self.log_start_offset == before:  # retention is not what took it
-                    raise
+                now = self._state()
+                if all(now[name] == before[name] for name in ("log_start_offset", "generation")):
+                    raise  # neither retention nor compaction is what took it
 
     def _find_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         state = self._state()
@@ -312,7 +323,7 @@ class PartitionLog(Partition):
         if known is None:
             segment = self._read_segment(base)
             found = segment.last_timestamp_ms(self._time_entries(segment))
-            known = 2**62 if found is None else found
+            known = UNKNOWN_MS if found is None else found
             self._max_timestamps[base] = known
         return known
 
@@ -329,6 +340,7 @@ class PartitionLog(Partition):
                 while (record := cursor.next_record()) is not None:
                     if record.timestamp_ms >= timestamp_ms:
                         return record.offset, record.timestamp_ms
+                region = place  # compaction took the record that was as new: on with the batch behind
             offset = region.next_offset
         return None
 
@@ -370,12 +382,13 @@ class PartitionLog(Partition):
             return None
         known, entries = self._aborted
         if known != table.aborts:
-            known = table.aborts
-            entries = [
-                entry
-                for base in self.segments()
-                for entry in read_entries(segment_path(self.directory, base, TRANSACTION_INDEX))
-            ]
+            with self._locked():  # compaction merges these files under it
+                known = table.aborts
+                entries = [
+                    entry
+                    for base in self.segments()
+                    for entry in read_entries(segment_path(self.directory, base, TRANSACTION_INDEX))
+                ]
             self._aborted = known, entries
         found = [entry for entry in entries if entry.first_offset < end and entry.last_offset >= start]
         return AbortedTransactions(found) if found else None
@@ -431,6 +444,29 @@ class PartitionLog(Partition):
             self._clear_writer()
             self._segments.clear()
             self._generation = -1
+
+
+class CompactedLog(PartitionLog):
+    """A partition whose segments compaction may merge: a reader may have to look for its place anew."""
+
+    def fetch(
+        self, offset: int, max_bytes: int, after: LogRegion | None = None, until: int = LAST_OFFSET
+    ) -> LogRegion | None:
+        """See `Partition.fetch`."""
+        try:
+            return PartitionLog.fetch(self, offset, max_bytes, after, until)
+        except (CorruptionError, FileNotFoundError):
+            return self._fetch_anew(offset, max_bytes, until)
+
+    def _fetch_anew(self, offset: int, max_bytes: int, until: int) -> LogRegion | None:
+        while True:
+            generation = self._state()["generation"]
+            self._forget_segments()
+            try:
+                return PartitionLog.fetch(self, offset, max_bytes, None, until)
+            except (CorruptionError, FileNotFoundError):
+                if self._state()["generation"] == generation:  # it is not compaction
+                    raise
 
 
 def _create_empty(path: Path) -> None:

@@ -38,6 +38,7 @@ from penstock.storage.segment_file import (
     segment_path,
     sync_directory,
 )
+from penstock.storage.segment_merge import finish_merge
 from penstock.storage.segment_scan import SegmentScan, scan_segment
 
 CONTROL_BYTES = 16384
@@ -90,6 +91,7 @@ class _Place:
 def _bring_up(
     directory: Path, control: Path, fd: int, state: dict[str, Any] | None, place: _Place, incarnation: Incarnation
 ) -> None:
+    finish_merge(directory)
     if state is not None:
         same_boot = state["boot_id"] == incarnation.boot_id
         if same_boot or _closed_cleanly(directory, state):

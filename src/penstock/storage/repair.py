@@ -29,6 +29,7 @@ from penstock.storage.index_check import check_indexes
 from penstock.storage.index_file import rebuild_indexes, replace_bytes
 from penstock.storage.repair_plan import Piece, SegmentPlan, plan_segment
 from penstock.storage.segment_file import CONTROL_FILE, SUFFIXES, bases_in, segment_path, sync_directory
+from penstock.storage.segment_merge import finish_merge, left_over
 from penstock.storage.segment_scan import LogScanner, scan_segment
 from penstock.storage.verify import REPAIR_DIRECTORY, partition_directories, verify
 
@@ -81,7 +82,10 @@ class _PartitionRepair:
 
     def run(self) -> None:
         """Plan every segment, then change what has to change, oldest first."""
-        bases = bases_in(self.directory)
+        if not self.dry_run:
+            finish_merge(self.directory)
+        passed = left_over(self.directory)
+        bases = [base for base in bases_in(self.directory) if base not in passed]
         active = self.control["active_base_offset"] if self.control else None
         strays = [base for base in bases if active is not None and base > active]
         bases = [base for base in bases if base not in strays]

@@ -35,6 +35,8 @@ def _enforce(log: PartitionLog, now_ms: int) -> int:
     keep_from: int = state["log_start_offset"]
     total = log.size_bytes() if config.retention_bytes >= 0 else 0
     for base, following in itertools.pairwise(bases):
+        if following <= keep_from:
+            continue  # another thread or process is deleting it
         expired = config.retention_ms >= 0 and now_ms - log._newest_timestamp(base, state) > config.retention_ms
         if not expired and config.retention_bytes >= 0:
             size = segment_path(log.directory, base, ".log").stat().st_size

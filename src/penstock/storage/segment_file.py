@@ -11,6 +11,7 @@ INDEX_BYTES = 8
 TIME_INDEX_BYTES = 12
 CONTROL_FILE = "penstock.control"
 TRANSACTIONS_FILE = "penstock.transactions"
+MERGE_FILE = "penstock.cleaner.merge"
 _LOG_NAME = re.compile(r"\d{20}\.log\Z")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock._native.mapping import os_error
+from penstock.storage.index_file import replace_bytes
 
 SUFFIX = ".txnindex"
 _ENTRY = struct.Struct(">hqqqq")
@@ -48,6 +49,15 @@ def append_entry(path: Path, entry: AbortedTransaction) -> None:
             os.close(fd)
     except OSError as error:
         raise os_error(error.errno or 0, str(path), "writing") from error
+
+
+def merge_entries(path: Path, *others: Path) -> None:
+    """Add the entries of `others` to `path`, which a crash leaves as it was or whole."""
+    more = [entry for other in others for entry in read_entries(other)]
+    if more:
+        known = read_entries(path)
+        found = [*known, *(entry for entry in more if entry not in known)]
+        replace_bytes(path, b"".join(_ENTRY.pack(_VERSION, *entry) for entry in found))
 
 
 def read_entries(path: Path) -> list[AbortedTransaction]:

@@ -18,7 +18,8 @@ from penstock.errors import CorruptionError, DataDirectoryError, UnknownTopicErr
 from penstock.storage.compression import decompress
 from penstock.storage.directory import BELLS_FILE, META_FILE, check_format
 from penstock.storage.index_check import check_indexes
-from penstock.storage.segment_file import CONTROL_FILE, SUFFIXES, TRANSACTIONS_FILE, bases_in, segment_path
+from penstock.storage.segment_file import CONTROL_FILE, MERGE_FILE, SUFFIXES, TRANSACTIONS_FILE, bases_in, segment_path
+from penstock.storage.segment_merge import left_over
 from penstock.storage.segment_scan import MAX_RELATIVE_OFFSET, BatchFacts, LogScanner
 
 DECOMPRESSED_LIMIT_BYTES = 1 << 30
@@ -30,6 +31,7 @@ _PARTITION_FILES = {
     TRANSACTIONS_FILE,
     "penstock.cleaner",
     "penstock.cleaner.lock",
+    MERGE_FILE,
 }
 _SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex|txnindex)\Z")
 _DATABASES = ("catalog.sqlite3", "groups.sqlite3")
@@ -119,6 +121,8 @@ def _verify_partition(directory: Path, report: VerifyReport, progress: Callable[
     control = read_control(str(directory / CONTROL_FILE))
     bases = bases_in(directory)
     _list_foreign_files(directory, bases, report)
+    passed = left_over(directory)
+    bases = [base for base in bases if base not in passed]
     if control is not None:
         active = control["active_base_offset"]
         bases = [base for base in bases if base <= active]
