@@ -43,6 +43,7 @@ def test_everything_is_merged_by_time(topic) -> None:
     [
         (moment(3), moment(7), "3456"),
         (moment(2.5), "latest", "3456789"),
+        (moment(2.0001), moment(3.001), "3"),
         (EPOCH_MS + 4000, EPOCH_MS + 5000, "4"),
         (timedelta(seconds=14), "latest", "6789"),
         ("earliest", moment(-5), ""),

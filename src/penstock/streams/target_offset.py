@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,10 +29,11 @@ def target_offset(name: str, to: Any, log: OffsetLog, clock: Clock) -> int:
             raise InvalidArgumentError(f"{name} is {to}; an offset from 0 to {OFFSET_MAX} is allowed")
         return to
     if isinstance(to, (datetime, timedelta)):
-        since_ms = (
-            clock.time_ms() - to // timedelta(milliseconds=1) if isinstance(to, timedelta) else to.timestamp() * 1000
-        )
-        found = log.offset_for_timestamp(max(int(since_ms), 0))
+        if isinstance(to, timedelta):
+            since_ms = clock.time_ms() - to // timedelta(milliseconds=1)
+        else:
+            since_ms = math.ceil(round(to.timestamp() * 1e6) / 1000)
+        found = log.offset_for_timestamp(max(since_ms, 0))
         return log.log_end_offset if found is None else found[0]
     if isinstance(to, str) and to != "none":
         start = OffsetReset.parse(to).start_offset(log, clock)
