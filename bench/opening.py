@@ -23,10 +23,10 @@ def _median_ms(action: Callable[[], object], rounds: int) -> float:
 class Opening:
     """Directories are made once, then opened `rounds` times."""
 
-    def __init__(self, directory: Path, rounds: int, quick: bool) -> None:
+    def __init__(self, directory: Path, rounds: int, quick: bool, full: bool) -> None:
         self.directory, self.rounds = directory, max(rounds, 3)
         self.partitions, self.segments = (20, 20) if quick else (1000, 1000)
-        self.small, self.large = (10_000, 50_000) if quick else (100_000, 10_000_000)
+        self.small, self.large = (10_000, 50_000) if quick else (100_000, 10**8 if full else 10**7)
 
     def run(self) -> list[Result]:
         """Milliseconds against the aim; microseconds of a seek in a long log against a short one."""

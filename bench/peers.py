@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs; nothing is kept")
     parser.add_argument("--only", choices=PARTS, help="one part")
     parser.add_argument(
-        "--full", action="store_true", help="endurance with 20 GB and 10^8 records: takes disk and minutes"
+        "--full", action="store_true", help="20 GB, 10^8 records, 5 * 10^7 messages: takes disk and minutes"
     )
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -71,7 +71,7 @@ def run(directory: Path, records: int, rounds: int, only: str | None, quick: boo
     if only in (None, "latency"):
         results += Latency(directory, rounds, quick).run()
     if only in (None, "opening"):
-        results += Opening(directory, rounds, quick).run()
+        results += Opening(directory, rounds, quick, full).run()
     if only in (None, "groups"):
         results += Groups(directory, records, rounds, quick).run()
     if only in (None, "transactions"):

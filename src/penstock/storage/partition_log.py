@@ -44,7 +44,7 @@ from penstock.storage.transaction_index import (
     read_entries,
 )
 
-READ_SEGMENTS = 16  # maps kept for readers that jump about
+READ_SEGMENTS = 32  # maps kept for readers that jump about
 TIME_SEEK_BYTES = 1 << 20
 LAST_OFFSET = 2**63 - 1
 UNKNOWN_MS = 2**62  # newer than any timestamp
