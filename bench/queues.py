@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import penstock
+from bench.endurance import private_mib
 from bench.measure import Result, versus
 from bench.reading import plain
 from bench.writing import distinct_values
@@ -65,7 +66,7 @@ class Queues:
     def run(self) -> list[Result]:
         """The queue bars."""
         found = [*self._batches(), *self._one_by_one(), *self._backlogs(), self._expiry(), self._workers()]
-        found += [self._wake_up(), self._fifo(), self._routing(), self._state()]
+        found += [self._wake_up(), self._fifo(), self._routing(), *self._state()]
         self.broker.close()
         return found
 
@@ -292,15 +293,22 @@ class Queues:
         name = f"topic exchange, {bindings:,} bindings, one match each"
         return Result(name, middle, 300_000, "publishes/s", middle / 300_000, 1.0)
 
-    def _state(self) -> Result:
-        queue = self._queue()
-        queue.send_many(self.values)
+    def _state(self) -> list[Result]:
+        name = self._queue().name
+        self.broker.queue(name).send_many(self.values)
+        before = private_mib()
+        queue = self.broker.queue(name)
         while queue.receive(1000, wait=0):
             pass
+        grown = private_mib() - before
         directory = self.broker.path / f"{queue.name}-0" / f"share-{queue.name}"
         size = sum(path.stat().st_blocks * 512 for path in directory.glob("*.words"))
         each = size / self.count
-        return Result("delivery state on disk for each message", each, 9, "bytes", each / 9, 1.0, True)
+        memory = f"private memory of a queue with {self.count:,} messages in flight"
+        return [
+            Result("delivery state on disk for each message", each, 9, "bytes", each / 9, 1.0, True),
+            Result(memory, grown, 1, "MiB", grown, 1.0, True),
+        ]
 
 
 class RedisServer:
