@@ -47,6 +47,7 @@
 #define PRODUCER_SETS 16
 #define PRODUCER_WAYS 7
 #define PRODUCER_BATCHES 5
+#define LOCK_TRIES 32
 #define PENSTOCK_BELLS_SIZE 65536
 #define PENSTOCK_BELL_COUNT 1024
 
@@ -151,6 +152,14 @@ static inline uint64_t control_checksum(const control_slot *slot) {
     return hash;
 }
 
+static inline void cpu_relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
 /* --- locks ----------------------------------------------------------------------------------------------------- */
 
 static inline int lock_init(pthread_mutex_t *m) {
@@ -183,7 +192,12 @@ static inline int lock_handle_init(lock_handle *h, pthread_mutex_t *shared, int 
 /* 0 taken, EOWNERDEAD taken from a dead owner, EBUSY (only when !wait), other: errno */
 static inline int lock_acquire(lock_handle *h, int wait) {
 #if PENSTOCK_HAVE_ROBUST
-    int rc = wait ? pthread_mutex_lock(h->shared) : pthread_mutex_trylock(h->shared);
+    int rc = pthread_mutex_trylock(h->shared);
+    for (int i = 0; wait && rc == EBUSY && i < LOCK_TRIES; i++) { /* most are held for a microsecond; a sleep costs tens */
+        for (int pause = 0; pause < 16; pause++) cpu_relax();
+        rc = pthread_mutex_trylock(h->shared);
+    }
+    if (wait && rc == EBUSY) rc = pthread_mutex_lock(h->shared);
     if (rc == EOWNERDEAD) pthread_mutex_consistent(h->shared);
     return rc;
 #else
@@ -215,14 +229,6 @@ static inline int64_t monotonic_ns(void) {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return now.tv_sec * 1000000000ll + now.tv_nsec;
-}
-
-static inline void cpu_relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    __asm__ __volatile__("yield");
-#endif
 }
 
 static inline void word_wake(uint32_t *word) {
