@@ -34,8 +34,10 @@ def work(path, number):
             continue
         producer.begin_transaction()  # nobody else has this id: to be fenced here is an error
         try:
-            for record in records:
+            for place, record in enumerate(records):
                 producer.send("out", record.value + b"/%08x" % zlib.crc32(record.value), key=record.value)
+                if place % 4 == 0:
+                    producer.flush()  # so that most kills find a part of a transaction stored
             producer.send_offsets(consumer)
             producer.commit_transaction()
         except penstock.FencedError:  # a partition moved to another worker
@@ -59,6 +61,9 @@ for line in sys.stdin:
                     traceback.print_exc(file=file)
             os._exit(1)
     print("done", flush=True)
+for child in children.values():  # the test itself was ended
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
 """
 
 
@@ -135,7 +140,9 @@ def run_kills(path: Path, kills: int, seed: int) -> int:
         with started(path, errors) as workers, broker.producer() as producer:
             for _ in range(kills):
                 first = len(sent)
-                values = [b"%d:" % (first + n) + b"x" * generator.randrange(80) for n in range(generator.randrange(90))]
+                values = [
+                    b"%d:" % (first + n) + b"x" * generator.randrange(80) for n in range(generator.randrange(600))
+                ]
                 producer.send_many("in", values)
                 producer.flush()
                 sent.update(values)
