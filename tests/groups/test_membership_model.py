@@ -87,6 +87,13 @@ class Process:
     def works(self) -> bool:
         return self.alive and not self.hung
 
+    def resume(self) -> None:
+        """It says that it is alive."""
+        if self.alive and self.hung:
+            self.hung = False
+            self.keeper._store.beat(self.keeper._slot, self.keeper._now_ms())
+            self.beat = self.keeper._clock.monotonic()
+
     def crash(self) -> None:
         """What the kernel does when a process dies: its locks are free."""
         self.alive = False
@@ -320,7 +327,7 @@ class GroupModel(RuleBasedStateMachine):
 
     @rule(number=some)
     def resume(self, number: int) -> None:
-        self.processes[number % len(self.processes)].hung = False
+        self.processes[number % len(self.processes)].resume()
 
     @rule(number=some)
     def crash(self, number: int) -> None:
@@ -500,7 +507,7 @@ class GroupModel(RuleBasedStateMachine):
     def everything_is_read(self) -> None:
         """Once nobody hangs: from the committed offset to the end of every partition, nothing left out."""
         for process in self.processes:
-            process.hung = False
+            process.resume()
         self.pass_time(2)
         self.pass_time(46)
         self.settle()
