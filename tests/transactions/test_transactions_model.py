@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -106,6 +106,7 @@ class TransactionModel(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "data"
         self.clock = penstock.VirtualClock()
+        self.clock.advance(4000)  # longer than the producers linger
         self.watcher = Process(self.path, self.clock)  # the first, so it looks after the others
         self.watcher.broker.create_topic("out", partitions=len(OUT))
         topic = self.watcher.broker.create_topic("in", partitions=len(IN))
@@ -169,9 +170,11 @@ class TransactionModel(RuleBasedStateMachine):
 
     # --- steps -----------------------------------------------------------------------------------------------------
 
-    @rule(name=st.sampled_from(IDS), where=st.integers(0, 1), timeout_s=st.sampled_from([5, 60]))
-    def make(self, name: str, where: int, timeout_s: int) -> None:
+    @rule(name=st.sampled_from(IDS), where=st.integers(0, 1), timeout_s=st.sampled_from([5, 60]), twice=st.booleans())
+    def make(self, name: str, where: int, timeout_s: int, twice: bool) -> None:
         """The older one of that id, if there is one, is a zombie from now on."""
+        if twice:
+            self.make(name, 1 - where, timeout_s, False)
         self.senders = self.senders[-8:]
         sender = Sender(self.processes[where], name, timeout_s)
         self.fence(self.newest.get(name))
@@ -191,6 +194,14 @@ class TransactionModel(RuleBasedStateMachine):
         else:
             sender.producer.begin_transaction()
             sender.transaction = Transaction(self.clock.monotonic())
+
+    @rule(name=st.sampled_from(IDS))
+    def zombies_begin(self, name: str) -> None:
+        """It changes nothing for the newest one, whatever that is doing."""
+        for sender in self.senders:
+            if sender.name == name and sender.fenced and sender.process.alive and sender.transaction is None:
+                with pytest.raises(FencedError, match=name):
+                    sender.producer.begin_transaction()
 
     @rule(number=some, places=st.lists(st.sampled_from(OUT), min_size=1, max_size=6))
     def send(self, number: int, places: list[TopicPartition]) -> None:
@@ -247,8 +258,11 @@ class TransactionModel(RuleBasedStateMachine):
             with pytest.raises(TransactionStateError):
                 sender.producer.send_offsets(self.consumer)
             return
+        self.give_offsets(sender, sender.transaction)
+
+    def give_offsets(self, sender: Sender, transaction: Transaction) -> None:
         sender.producer.send_offsets(self.consumer)
-        sender.transaction.offsets.update(
+        transaction.offsets.update(
             {place: (self.own_claims[place], position) for place, position in self.positions.items()}
         )
 
@@ -342,6 +356,8 @@ class TransactionModel(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         for _ in range(2):
             self.clock.advance(seconds / 2)
+            for name in self.newest:
+                self.zombies_begin(name)
             for process in [*self.processes, self.watcher]:
                 process.keeper.tick()
             for sender in self.newest.values():
@@ -387,12 +403,17 @@ class TransactionModel(RuleBasedStateMachine):
 
         def fits(sender: Sender) -> bool:
             transaction = sender.transaction
-            return not sender.fenced and transaction is not None and self.owns_what_it_read(transaction)
+            return not sender.fenced and (transaction is None or self.owns_what_it_read(transaction))
 
         sender = self.chosen(number, fits)
         if sender is None or len(self.dead) >= 4:
             return
-        assert sender.transaction is not None
+        if sender.transaction is None:
+            sender.producer.begin_transaction()
+            sender.transaction = Transaction(self.clock.monotonic())
+        if sender.process is self.processes[0]:
+            self.consume(3)
+            self.give_offsets(sender, sender.transaction)
         if method in ("enlist", "append"):  # what is stored before or after is not told apart
             sender.producer.flush()
             self.store(sender)
@@ -400,6 +421,8 @@ class TransactionModel(RuleBasedStateMachine):
                 return
             if method == "enlist":
                 self.send_to(sender, OUT)
+        if sender.producer._linger is not None:
+            sender.producer._linger.stop()  # a dead process has no thread that tries again
         happened = self.die_in(owner, method, done, nth, sender.producer.commit_transaction)
         if method != "enlist":
             self.store(sender)
@@ -407,9 +430,10 @@ class TransactionModel(RuleBasedStateMachine):
             self.commits(sender)
         where = self.processes.index(sender.process)
         self.die(where)
+        self.zombies_begin(sender.name)
         if taken_over and where == 1:
             self.start(where)
-            self.make(sender.name, 0, 60)
+            self.make(sender.name, 0, 60, False)
         self.recover()
         if not (taken_over and where == 1):
             self.start(where)
@@ -506,8 +530,44 @@ class TransactionModel(RuleBasedStateMachine):
         assert found == expected
 
 
+@pytest.mark.parametrize("where", [0, 1], ids=["with-offsets", "without"])
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("death", DEATHS, ids=lambda death: f"{death[1]}-{'done' if death[2] else 'not-done'}")
+def test_death_at_each_step_of_a_commit(death: tuple[Any, str, bool, bool], nth: int, where: int) -> None:
+    """With a zombie that tries to begin before anybody noticed."""
+    model = TransactionModel()
+    model.open()
+    try:
+        model.make("one", where, 60, True)
+        model.begin(1)
+        if death[1] != "enlist":
+            model.send(1, OUT)
+        model.die_while_committing(1, death, nth, nth == 2)
+        model.readers_see_what_the_model_has()
+        model.offsets_are_those_of_the_committed()
+        model.states_are_told()
+    finally:
+        model.teardown()
+
+
+def test_a_zombie_does_not_prolong_the_transaction_of_the_newest() -> None:
+    model = TransactionModel()
+    model.open()
+    try:
+        model.make("one", 0, 5, True)
+        model.begin(1)
+        model.pass_time(6)
+        model.states_are_told()
+    finally:
+        model.teardown()
+
+
 TransactionModel.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=30,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.reuse, Phase.generate],
 )
 TestTransactionModel = pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")(
     TransactionModel.TestCase
@@ -518,5 +578,5 @@ TestTransactionModel = pytest.mark.filterwarnings("ignore::hypothesis.errors.Hyp
 @pytest.mark.timeout(4 * 3600)
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 def test_for_long() -> None:
-    long = settings(TransactionModel.TestCase.settings, max_examples=3000, stateful_step_count=80)
+    long = settings(TransactionModel.TestCase.settings, max_examples=3000, stateful_step_count=80, phases=list(Phase))
     run_state_machine_as_test(TransactionModel, settings=long)
