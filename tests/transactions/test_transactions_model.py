@@ -106,7 +106,6 @@ class TransactionModel(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name) / "data"
         self.clock = penstock.VirtualClock()
-        self.clock.advance(4000)  # longer than the producers linger
         self.watcher = Process(self.path, self.clock)  # the first, so it looks after the others
         self.watcher.broker.create_topic("out", partitions=len(OUT))
         topic = self.watcher.broker.create_topic("in", partitions=len(IN))
