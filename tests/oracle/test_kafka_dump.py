@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import penstock.storage.compression  # noqa: F401
+import penstock
+import penstock.storage.compression
 from penstock._native.builder import BatchBuilder
 from penstock.storage.index_file import rebuild_indexes
 from penstock.storage.repair_plan import empty_batch
@@ -125,3 +126,49 @@ def test_fetching() -> None:
         pytest.skip("needs mvn")
     fetch_kafka.fetch()
     assert fetch_kafka.have_jars()
+
+
+def transactions(broker: penstock.Broker) -> int:
+    """Ten transactions on a compacted topic, every third aborted, with others' records between; the producer's id."""
+    topic = broker.create_topic("t", cleanup_policy="compact", segment_bytes=1 << 20, min_cleanable_dirty_ratio=0.0)
+    with broker.producer(transactional_id="a") as producer:
+        for turn in range(10):
+            producer.begin_transaction()
+            for place in range(40):
+                producer.send("t", f"value-{turn}-{place}".encode() + b"x" * 4000, key=b"%d" % (place % 7))
+            producer.flush()
+            topic.append(b"plain", key=b"plain")
+            (producer.abort_transaction if turn % 3 == 2 else producer.commit_transaction)()
+        return producer.producer_id
+
+
+@needs_kafka
+def test_transactions_and_their_index_and_what_compaction_leaves_of_them(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data") as broker:
+        number = transactions(broker)
+        assert len(broker.topic("t").log(0).segments()) > 1
+    before = shutil.copytree(tmp_path / "data" / "t-0", tmp_path / "before")
+    with penstock.open(tmp_path / "data") as broker:
+        broker.compact("t")
+        left = []
+        with broker.consumer("t") as consumer:
+            while records := consumer.poll(timeout=0):
+                left += [record.offset for record in records]
+
+    files = [*sorted(before.glob("*.log")), *sorted(before.glob("*.txnindex"))]
+    out = dump("--deep-iteration", "--files", ",".join(map(str, files)))
+    assert _TROUBLE.findall(out) == []
+    assert out.count("isControl: true") == 10 and out.count(f"producerId: {number} producerEpoch: 1 ") >= 20
+    assert out.count("endTxnMarker: COMMIT") == 7 and out.count("endTxnMarker: ABORT") == 3
+    entries = re.findall(rf"version: 0 producerId: {number} firstOffset: (\d+) lastOffset: (\d+) lastStable", out)
+    assert [(int(first), int(last)) for first, last in entries] == [(turn * 42, turn * 42 + 41) for turn in (2, 5, 8)]
+
+    files = [
+        *sorted((tmp_path / "data" / "t-0").glob("*.log")),
+        *sorted((tmp_path / "data" / "t-0").glob("*.txnindex")),
+    ]
+    out = dump("--deep-iteration", "--files", ",".join(map(str, files)))
+    assert {remark.lower() for remark in _TROUBLE.findall(out)} <= {"non-consecutive"}  # as in any compacted log
+    lines = re.findall(r"^\|? ?offset: (\d+) (.*)", out, re.M)
+    assert [int(offset) for offset, rest in lines if "endTxnMarker" not in rest] == left
+    assert 0 < len(left) < 100
