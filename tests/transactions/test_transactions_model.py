@@ -32,6 +32,8 @@ IDS = ("one", "two", "three")
 some = st.integers(0, 1000)  # taken modulo of whatever there is
 OPEN, COMMITTED, ABORTED = "open", "committed", "aborted"
 
+ENLISTING = ("enlist", "add_partitions")
+
 
 class Died(BaseException):
     """The process is no more."""
@@ -39,8 +41,9 @@ class Died(BaseException):
 
 # Where a process may die while it commits: the method, whether it was done, and whether the transaction is decided.
 DEATHS: list[tuple[Any, str, bool, bool]] = [
-    (PartitionLog, "enlist", False, False),
-    (PartitionLog, "enlist", True, False),
+    (Transactions, "enlist", False, False),
+    (TransactionRecord, "add_partitions", True, False),
+    (Transactions, "enlist", True, False),
     (TransactionRecord, "set_offsets", True, False),
     (TransactionRecord, "decide", False, False),
     (TransactionRecord, "decide", True, True),
@@ -413,17 +416,19 @@ class TransactionModel(RuleBasedStateMachine):
         if sender.process is self.processes[0]:
             self.consume(3)
             self.give_offsets(sender, sender.transaction)
-        if method in ("enlist", "append"):  # what is stored before or after is not told apart
+        if method in (*ENLISTING, "append"):  # what is stored before or after is not told apart
             sender.producer.flush()
             self.store(sender)
-            if method == "enlist" and sender.transaction.touched:
+            if method in ENLISTING and sender.transaction.touched:
                 return
-            if method == "enlist":
+            if method in ENLISTING:
                 self.send_to(sender, OUT)
         if sender.producer._linger is not None:
             sender.producer._linger.stop()  # a dead process has no thread that tries again
+        if method in ENLISTING:
+            nth = 1  # all partitions are enlisted in one go
         happened = self.die_in(owner, method, done, nth, sender.producer.commit_transaction)
-        if method != "enlist":
+        if method not in ENLISTING:
             self.store(sender)
         if decided or not happened:
             self.commits(sender)
@@ -539,7 +544,7 @@ def test_death_at_each_step_of_a_commit(death: tuple[Any, str, bool, bool], nth:
     try:
         model.make("one", where, 60, True)
         model.begin(1)
-        if death[1] != "enlist":
+        if death[1] not in ENLISTING:
             model.send(1, OUT)
         model.die_while_committing(1, death, nth, nth == 2)
         model.readers_see_what_the_model_has()

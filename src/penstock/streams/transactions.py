@@ -204,15 +204,22 @@ class Transactions:
                 _log.exception("transaction %r cannot be finished", record.path.stem)
 
     def _resolve(self, record: TransactionRecord, now_ms: int) -> None:
-        dead = not self._broker._keeper.is_alive(record.owner)
-        if not dead and record.state != ONGOING:
-            self.settle(record, record.epoch)
-            return
-        if not dead and now_ms - record.started_ms <= record.timeout_ms:
+        if self._is_cared_for(record, now_ms):
             return
         with record.lock():
-            _log.warning("transaction %r of a %s owner is finished", record.path.stem, "dead" if dead else "slow")
+            if self._is_cared_for(record, now_ms):
+                return  # somebody else finished it, and perhaps began another one, while this one waited for the lock
+            if record.state != ONGOING and self._broker._keeper.is_alive(record.owner):
+                self._carry_out(record, record.epoch, record.state == COMMITTED)
+                return
+            _log.warning("transaction %r of a dead or slow owner is finished", record.path.stem)
             self._abandon(record)
+
+    def _is_cared_for(self, record: TransactionRecord, now_ms: int) -> bool:
+        """Nothing is open, or its owner lives and may still take its time."""
+        if record.state != ONGOING:
+            return record.state == EMPTY
+        return self._broker._keeper.is_alive(record.owner) and now_ms - record.started_ms <= record.timeout_ms
 
     def abort_hanging(self, transactional_id: str) -> bool:
         """Abort the open transaction of an id and fence its owner; False when there is none."""
