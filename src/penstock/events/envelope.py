@@ -1,0 +1,151 @@
+"""The envelope: what is told of every event beside its data, and its form on the wire."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Self, cast
+
+import msgspec
+
+from penstock.clock import Clock
+from penstock.errors import InvalidTypeError
+from penstock.events import cloudevents
+from penstock.events.context import current_envelope
+from penstock.events.errors import InvalidEventError
+from penstock.events.event import Event
+from penstock.events.message_id import new_message_id
+from penstock.events.registry import registry
+
+if TYPE_CHECKING:
+    from penstock.events.registry import Data
+
+EventClass = type[Event]
+
+
+_UNKNOWN = {"traceId": None, "userId": None}
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, eq=False):
+    """One event with its identity and its history. Made by `wrap` or `from_json`; immutable.
+
+    On the wire it is JSON of exactly these members: `messageId type version timestamp source correlationId` (then
+    `causationId` where there is one) `data metadata`.
+    """
+
+    message_id: str
+    """UUIDv7: unique, and ordered by time."""
+    type: str
+    """The event's type."""
+    version: int
+    """The version of the type's schema."""
+    timestamp: datetime
+    """When it happened, with a time zone (UTC)."""
+    source: str
+    """Who published it."""
+    correlation_id: str
+    """The same for all that came of one beginning; the first event's own message id."""
+    causation_id: str | None = None
+    """The message id of the event that was being handled when this one was published; None: of nothing."""
+    payload: msgspec.Raw = msgspec.field(name="data")
+    """The data as it goes over the wire; see `data` and `event`."""
+    metadata: dict[str, Any]
+    """`traceId` and `userId` (None where they are not known), and whatever else was given."""
+
+    @classmethod
+    def wrap(
+        cls,
+        event: Event,
+        source: str,
+        *,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        metadata: Data | None = None,
+        message_id: str | None = None,
+        timestamp: datetime | None = None,
+        clock: Clock | None = None,
+    ) -> Self:
+        """The envelope of a new event.
+
+        `source`: who publishes it. `correlation_id`, `causation_id`, and the trace and user of `metadata` (default:
+        those of the event being handled; with none, this one begins a correlation). `message_id` (default: a new
+        UUIDv7). `timestamp` (default: now by `clock`, or the machine's). Raises `InvalidTypeError`.
+        """
+        if not isinstance(event, Event):
+            raise InvalidTypeError(f"event is {type(event).__name__}; an object of an Event class is needed")
+        if not isinstance(source, str) or not source:
+            raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
+        cause = current_envelope()
+        message_id = message_id or new_message_id()
+        inherited = _UNKNOWN if cause is None else {name: cause.metadata.get(name) for name in _UNKNOWN}
+        return cls(
+            message_id=message_id,
+            type=event.event_type,
+            version=event.event_version,
+            timestamp=timestamp or _now(clock),
+            source=source,
+            correlation_id=correlation_id or (cause.correlation_id if cause else message_id),
+            causation_id=causation_id or (cause.message_id if cause else None),
+            payload=cast(msgspec.Raw, event),  # encoded once, together with the rest
+            metadata={**inherited, **(metadata or {})},
+        )
+
+    @property
+    def data(self) -> Data:
+        """The event's fields, as a dict of JSON values."""
+        if isinstance(self.payload, Event):
+            data = msgspec.to_builtins(self.payload)
+        else:
+            data = msgspec.json.decode(self.payload)
+        return cast("Data", data)
+
+    def event(self, cls: EventClass | None = None) -> Event:
+        """The typed event, of `cls` (default: the latest class of its type), migrated from an old version.
+
+        Raises `UnknownEventTypeError`, `InvalidEventError`.
+        """
+        if isinstance(self.payload, Event) and cls in (None, self.payload.__class__):
+            return self.payload
+        raw = msgspec.json.encode(self.payload) if isinstance(self.payload, Event) else self.payload
+        return registry.decode(self.type, self.version, raw, cls)
+
+    def to_json(self) -> bytes:
+        """The wire form, UTF-8."""
+        return _encode(self)
+
+    @classmethod
+    def from_json(cls, raw: bytes | str) -> Envelope:
+        """The envelope of a wire form; its data are looked at when they are asked for. Raises `InvalidEventError`."""
+        try:
+            return _decode(raw)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise InvalidEventError(f"these bytes are no envelope: {error}") from error
+        except TypeError as error:
+            raise InvalidTypeError(f"raw is {type(raw).__name__}; bytes or a str is needed") from error
+
+    def to_cloudevent(self) -> Data:
+        """The envelope as a CloudEvents 1.0 event in structured form (a dict of JSON values)."""
+        return cloudevents.from_document(msgspec.json.decode(_encode(self)))
+
+    @classmethod
+    def from_cloudevent(cls, event: Data | bytes | str) -> Envelope:
+        """The envelope of a CloudEvents 1.0 event in structured form (dict or JSON). Raises `InvalidEventError`."""
+        return cls.from_json(msgspec.json.encode(cloudevents.to_document(event)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Envelope):
+            return NotImplemented
+        return bool(msgspec.json.decode(_encode(self)) == msgspec.json.decode(_encode(other)))
+
+    def __hash__(self) -> int:
+        return hash(self.message_id)
+
+    def __repr__(self) -> str:
+        return f"<Envelope {self.type} v{self.version} {self.message_id}>"
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Envelope).decode
+
+
+def _now(clock: Clock | None) -> datetime:
+    return datetime.now(UTC) if clock is None else datetime.fromtimestamp(clock.time_ms() / 1000, UTC)

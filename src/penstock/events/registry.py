@@ -1,0 +1,111 @@
+"""The schema registry: event types with their versions, upcasters from old ones, and what may change between them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from penstock.errors import InvalidArgumentError
+from penstock.events.compatibility import MODES, problems_between
+from penstock.events.errors import IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
+
+if TYPE_CHECKING:
+    from penstock.events.event import Event
+
+Data = dict[str, Any]
+Upcaster = Callable[[Data], Data]
+
+
+class Registry:
+    """Event classes by type and version. Classes register themselves when they are defined; defining a type and version
+    again replaces it. Thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._classes: dict[str, dict[int, type[Event]]] = {}
+        self._latest: dict[str, type[Event]] = {}
+        self._upcasters: dict[tuple[str, int], Upcaster] = {}
+
+    def register(self, cls: type[Event]) -> None:
+        """Make a class known under its type and version."""
+        with self._lock:
+            versions = self._classes.setdefault(cls.event_type, {})
+            versions[cls.event_version] = cls
+            self._latest[cls.event_type] = versions[max(versions)]
+
+    def types(self) -> dict[str, list[int]]:
+        """The versions known of every type."""
+        with self._lock:
+            return {name: sorted(versions) for name, versions in sorted(self._classes.items())}
+
+    def get(self, event_type: str, version: int | None = None) -> type[Event]:
+        """The class of a type and version (default: the latest), or `UnknownEventTypeError`."""
+        known = self._latest.get(event_type) if version is None else self._classes.get(event_type, {}).get(version)
+        if known is None:
+            which = event_type if version is None else f"{event_type} version {version}"
+            raise UnknownEventTypeError(f"no class is known for event {which}; known types: {sorted(self._classes)}")
+        return known
+
+    def upcaster(self, event_type: str, from_version: int) -> Callable[[Upcaster], Upcaster]:
+        """Decorator of a function that turns the data of `from_version` into that of the version after it.
+
+        It gets and returns a dict of JSON values. Old events are migrated when they are read, one version after
+        another; stored bytes never change.
+        """
+        if type(from_version) is not int or from_version < 1:
+            raise InvalidArgumentError(f"from_version is {from_version!r}; allowed is an int from 1")
+
+        def register(function: Upcaster) -> Upcaster:
+            self._upcasters[event_type, from_version] = function
+            return function
+
+        return register
+
+    def decode(self, event_type: str, version: int, data: bytes | msgspec.Raw, cls: type[Event] | None = None) -> Event:
+        """The typed event: `data` (JSON) of a version, as an object of `cls` (default: the latest class of the type).
+
+        A version newer than the class is read as far as the class knows its fields. Raises `UnknownEventTypeError`,
+        `InvalidEventError`.
+        """
+        cls = cls or self._latest.get(event_type) or self.get(event_type)
+        try:
+            if version >= cls.event_version or not self._has_upcaster(event_type, version, cls.event_version):
+                event: Event = msgspec.json.decode(data, type=cls)
+                return event
+            upcast = self._upcast(event_type, version, cls.event_version, msgspec.json.decode(data))
+            return msgspec.convert(upcast, cls)
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            target = f"{event_type} version {cls.event_version}"
+            raise InvalidEventError(f"data of {event_type} version {version} are no {target}: {error}") from error
+
+    def _has_upcaster(self, event_type: str, start: int, end: int) -> bool:
+        return any((event_type, version) in self._upcasters for version in range(start, end))
+
+    def _upcast(self, event_type: str, start: int, end: int, data: Data) -> Data:
+        for version in range(start, end):
+            upcaster = self._upcasters.get((event_type, version))  # none: the versions differ by optional fields
+            data = upcaster(data) if upcaster else data
+        return data
+
+    def schema(self, event_type: str, version: int | None = None) -> dict[str, Any]:
+        """The JSON Schema of an event's data."""
+        return msgspec.json.schema(self.get(event_type, version))
+
+    def check_compatibility(self, old: type[Event], new: type[Event], mode: str = "backward") -> None:
+        """Refuse a change of schema with `IncompatibleSchemaError`, as a schema registry does.
+
+        `mode`: "backward" (`new` reads what `old` wrote), "forward" (`old` reads what `new` writes) or "full" (both).
+        """
+        if mode not in MODES:
+            raise InvalidArgumentError(f"mode is {mode!r}; allowed are {', '.join(map(repr, MODES))}")
+        problems = problems_between(old, new, mode)
+        if problems:
+            which = f"{new.event_type} version {new.event_version} against version {old.event_version}"
+            raise IncompatibleSchemaError(f"{which} is not {mode} compatible: {'; '.join(problems)}", tuple(problems))
+
+
+registry = Registry()
