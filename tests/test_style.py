@@ -12,6 +12,7 @@ SUFFIXES = (".py", ".pyx", ".pxd", ".pyi", ".h", ".md")
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in SUFFIXES]
 PYTHON = [path for path in FILES if path.suffix == ".py"]
 LONGEST_FUNCTION = 50  # lines, for 95 of 100 functions
+LARGEST_FILE = 200_000  # bytes
 # In pieces, so that this file does not contain what it looks for.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME)\b")
 WORKPLACE = re.compile(r"(?<![\w.])/(wo" r"rk|ro" r"ot|ho" r"me)/")
@@ -42,6 +43,13 @@ def test_every_module_has_a_docstring() -> None:
 
 def test_nothing_is_left_to_do() -> None:
     assert matches(UNFINISHED) == []
+
+
+def test_files_stay_small() -> None:
+    """Results and pictures too: what a script can make again is not kept whole."""
+    ignored = {".so", ".pyc", ".c"}
+    every = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.is_file()]
+    assert [str(path) for path in every if path.suffix not in ignored and path.stat().st_size > LARGEST_FILE] == []
 
 
 def test_no_paths_of_one_machine() -> None:
