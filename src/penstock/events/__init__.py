@@ -3,6 +3,7 @@
 Needs the extra `penstock[events]`. The patterns use Penstock's public API only.
 """
 
+from penstock.events.applies import applies
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.errors import IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
@@ -18,6 +19,7 @@ __all__ = [
     "Registry",
     "Retry",
     "UnknownEventTypeError",
+    "applies",
     "current_envelope",
     "handling",
     "registry",
