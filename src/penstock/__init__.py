@@ -6,7 +6,7 @@ Start with `penstock.open`.
 import importlib
 import logging
 
-from penstock._native.delivery import Message
+from penstock._native.message import Message
 from penstock._native.records import Record, RecordMetadata
 from penstock.clock import Clock, SystemClock, VirtualClock
 from penstock.errors import (

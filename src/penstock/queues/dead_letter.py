@@ -12,7 +12,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from penstock._native.delivery import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED, Message
+from penstock._native.delivery_states import DELIVERY_LIMIT, EXPIRED, MAXLEN, REJECTED
+from penstock._native.message import Message
 
 Headers = list[tuple[str, bytes | None]]
 PREFIX = "dead-letter-"

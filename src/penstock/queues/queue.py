@@ -16,14 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock._native.delivery import (
-    EXPIRES_AT_HEADER,
-    FLAG_DELAYS,
-    FLAG_EXPIRES,
-    PURGED,
-    VISIBLE_AT_HEADER,
-    Message,
-)
+from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_DELAYS, FLAG_EXPIRES, VISIBLE_AT_HEADER
+from penstock._native.delivery_states import PURGED
+from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError, QueueFullError
 from penstock.queues.batch import BatchResult, batch_results, checked_batch
 from penstock.queues.body_sizes import BodySizes

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from penstock._native.delivery import MOVED, Message
+from penstock._native.delivery_states import MOVED
+from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
 from penstock.queues.dead_letter import source_of, without_death
 

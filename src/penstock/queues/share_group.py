@@ -15,17 +15,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock._native.delivery import (
-    EXPIRED,
-    EXPIRES_AT_HEADER,
-    FLAG_EXPIRES,
-    FLAG_PRECEDENCE,
-    MISSING,
-    MOVED,
-    Delivery,
-    Message,
-    ack_many,
-)
+from penstock._native.delivery import Delivery
+from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_EXPIRES, FLAG_PRECEDENCE
+from penstock._native.delivery_states import EXPIRED, MISSING, MOVED
+from penstock._native.message import Message, ack_many
 from penstock.clock import SystemClock
 from penstock.errors import (
     ClosedError,

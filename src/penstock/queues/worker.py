@@ -22,7 +22,7 @@ from penstock.queues.presence import Presence
 from penstock.queues.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from penstock._native.delivery import Message
+    from penstock._native.message import Message
     from penstock.queues.share_group import ShareGroup
 
 _log = logging.getLogger("penstock.worker")

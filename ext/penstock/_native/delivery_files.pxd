@@ -1,0 +1,29 @@
+from libc.stdint cimport int64_t, uint64_t
+
+from penstock._native.control cimport lock_handle
+from penstock._native.delivery_view cimport delivery_control, delivery_view
+from penstock._native.mapping cimport Mapping
+from penstock._native.partition cimport Partition
+
+
+cdef class DeliveryFiles:
+    cdef object __weakref__
+    cdef delivery_view view
+    cdef delivery_control *control
+    cdef lock_handle lock
+    cdef readonly str directory
+    cdef readonly Partition log
+    cdef readonly bint ordered, fresh, after_power_cut
+    cdef public bint sync_each
+    cdef Mapping control_map, slots_map
+    cdef list maps
+    cdef bint new_files
+    cdef int64_t reserved  # words below have room on the disk
+    cdef int _renew(self, uint64_t incarnation, bytes boot) except -1
+    cdef int _reserve_ring(self, int64_t chunk) except -1
+    cdef int _reserve(self, Mapping map, int64_t start, int64_t end) except -1
+    cdef int _ensure(self, int64_t end, bint whole=*) except -1
+    cdef int _fill(self) except -1
+    cdef int _remove_below(self, int64_t first) except -1
+    cdef bint _mapped(self, int64_t offset) noexcept
+    cdef int _acquire(self) except -1

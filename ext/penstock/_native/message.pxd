@@ -1,0 +1,13 @@
+from libc.stdint cimport int64_t
+
+from penstock._native.delivery_states cimport DeliveryStates
+from penstock._native.records cimport Record
+
+
+cdef class Message:
+    cdef Record record
+    cdef readonly object queue
+    cdef DeliveryStates delivery
+    cdef int64_t receipt
+    cdef int64_t failures
+    cdef readonly bint settled

@@ -1,0 +1,160 @@
+"""A received message, and acknowledging many. Thread safety: any thread; settling is one change of the message's word."""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from penstock._native.delivery_states cimport DeliveryStates
+from penstock._native.delivery_view cimport count_up
+
+from penstock.errors import InvalidTypeError, StaleReceiptError
+
+
+@cython.no_gc  # nothing that it refers to refers to messages
+@cython.freelist(512)
+cdef class Message:
+    """One received message. Settle it by `ack`, `nack` or `reject` before its visibility time-out, or `extend` that.
+
+    As a context manager: acknowledges on leaving, and when an exception leaves, nacks (a failure).
+    """
+
+    @property
+    def id(self):
+        """The message's name: `<topic>-<partition>-<offset>`."""
+        return f"{self.record.source.topic}-{self.record.source.partition}-{self.record.offset}"
+
+    @property
+    def topic(self):
+        """The topic it is stored in."""
+        return self.record.source.topic
+
+    @property
+    def partition(self):
+        """The partition it is stored in."""
+        return self.record.source.partition
+
+    @property
+    def offset(self):
+        """Its offset there."""
+        return self.record.offset
+
+    @property
+    def value(self):
+        """The body, bytes (or None)."""
+        return self.record.value
+
+    @property
+    def key(self):
+        """The record's key, bytes or None."""
+        return self.record.key
+
+    @property
+    def group_id(self):
+        """Its message group (the record's key), or None."""
+        return None if self.record.key is None else (<bytes>self.record.key).decode("utf-8", "surrogateescape")
+
+    @property
+    def headers(self):
+        """Headers as a new list of (str, bytes or None), without those that the queue itself uses."""
+        return [pair for pair in self.record.pairs or () if not pair[0].startswith("penstock.")]
+
+    @property
+    def all_headers(self):
+        """Every header as a new list of (str, bytes or None)."""
+        return list(self.record.pairs or ())
+
+    @property
+    def timestamp_ms(self):
+        """When it was sent, milliseconds since the epoch."""
+        return self.record.timestamp_ms
+
+    @property
+    def delivery_count(self):
+        """How often it was received so far, this time included (SQS's ApproximateReceiveCount)."""
+        return self.receipt
+
+    @property
+    def failure_count(self):
+        """How many of those deliveries failed: nacked, or timed out."""
+        return self.failures
+
+    @property
+    def receipt_handle(self):
+        """Names this delivery, for `Queue.delete` and `Queue.change_visibility`, in any process."""
+        return f"{self.record.source.partition}.{self.record.offset}.{self.receipt}"
+
+    @property
+    def priority(self):
+        """Its priority; 0 is the lowest."""
+        return self.queue.priority_of(self.record.source.partition)
+
+    def ack(self):
+        """It was dealt with: never delivered to this group again. `StaleReceiptError` when it was received again since."""
+        if self.delivery.accept(self.record.offset, self.receipt):
+            count_up(&self.delivery.control.acknowledgements, 1)
+        self.settled = True
+        if self.delivery.sync_each:
+            self.delivery.sync()
+
+    def nack(self, delay=0.0, failed=True):
+        """Give it back, to be delivered again after `delay` seconds. `failed` (default) counts towards the delivery limit."""
+        self.queue._nack(self, delay, failed)
+        self.settled = True
+
+    def reject(self, reason="rejected"):
+        """It can never be dealt with: dead-letter it (or keep it as dead) without further deliveries."""
+        self.queue._reject(self, reason)
+        self.settled = True
+
+    def extend(self, seconds):
+        """Its visibility time-out ends `seconds` from now (0: give it back at once, which is no failure)."""
+        self.queue._extend(self, seconds)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self.settled:
+            return
+        if kind is None:
+            self.ack()
+        elif issubclass(kind, Exception):
+            self.queue._failed(self, error)
+        else:
+            self.nack(failed=False)
+
+    def __repr__(self):
+        return f"<penstock.Message {self.id} delivery_count={self.receipt} value={self.value!r}>"
+
+
+def ack_many(messages not None):
+    """Acknowledge messages of any queues; returns those whose receipts are stale (the others are acknowledged)."""
+    cdef Message message
+    cdef DeliveryStates delivery
+    cdef DeliveryStates counted = None
+    cdef int64_t count = 0
+    cdef set synced = None
+    stale = []
+    for item in messages:
+        if not isinstance(item, Message):
+            raise InvalidTypeError(f"messages has a {type(item).__name__}; received messages are needed")
+    for item in messages:
+        message = <Message>item
+        delivery = message.delivery
+        if delivery is not counted:
+            if count:
+                count_up(&counted.control.acknowledgements, count)
+            counted, count = delivery, 0
+            if delivery.sync_each:
+                synced = synced or set()
+                synced.add(delivery)
+        try:
+            count += delivery.accept(message.record.offset, message.receipt)
+            message.settled = True
+        except StaleReceiptError:
+            stale.append(message)
+    if count:
+        count_up(&counted.control.acknowledgements, count)
+    if synced:
+        for one in synced:
+            one.sync()
+    return stale
