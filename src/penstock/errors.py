@@ -140,7 +140,18 @@ class UnroutableError(PenstockError, KeyError):
 
 
 class ConcurrencyError(PenstockError, ValueError):
-    """The expected version or offset is not the actual one."""
+    """The expected version or offset is not the actual one; nothing was stored.
+
+    Attributes: `actual_offset`, where the partition ends, and `actual_version`, of a stream of events; None where the
+    other one was expected.
+    """
+
+    def __init__(self, message: str, actual_offset: int | None = None, actual_version: int | None = None) -> None:
+        super().__init__(message)
+        self.actual_offset, self.actual_version = actual_offset, actual_version
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.actual_offset, self.actual_version)
 
 
 class LockedError(PenstockError, OSError):

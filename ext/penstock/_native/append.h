@@ -19,6 +19,7 @@
 #define APPEND_FENCED 6  /* the producer's epoch is over */
 #define APPEND_SEQUENCE 7 /* batches of the producer are missing before this one */
 #define APPEND_DUPLICATE 8 /* stored before: nothing to do */
+#define APPEND_CONFLICT 9  /* the log does not end where it was expected to */
 
 #define WRITE_CALL_MIN (16 << 10)
 #define SMALL_RUN_MIN 4
@@ -105,7 +106,9 @@ static inline int append_copy(append_writer *w, const char *batch, int64_t size,
     return 0;
 }
 
-/* `fence` is checked under the lock: once it changed, and the lock was free once, nothing of that epoch can come any more. */
+/* `fence` is checked under the lock: once it changed, and the lock was free once, nothing of that epoch can come any more.
+ * `*base_offset` comes in as the log end that is expected (-1: any), and goes out as where the batch was stored, or as the
+ * actual end after APPEND_CONFLICT. */
 static inline int append_locked(append_writer *w, const char *batch, int64_t size, const int64_t *fence, int64_t epoch,
                                 int64_t *base_offset) {
     control_file *c = w->control;
@@ -117,6 +120,10 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
     s = *control_published(c);
     producers_enter(c, &s);
     s.noted_producer = 0;
+    if (*base_offset >= 0 && *base_offset != s.log_end_offset) {
+        *base_offset = s.log_end_offset;
+        return APPEND_CONFLICT;
+    }
     if (numbered) switch (producers_check(c, batch, base_offset)) {
     case PRODUCER_STALE: return APPEND_FENCED;
     case PRODUCER_GAP: return APPEND_SEQUENCE;

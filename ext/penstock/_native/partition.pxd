@@ -39,6 +39,7 @@ cdef extern from "append.h" nogil:
         APPEND_FENCED
         APPEND_SEQUENCE
         APPEND_DUPLICATE
+        APPEND_CONFLICT
 
     int append_locked(
         append_writer *w, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t *base_offset,
@@ -103,9 +104,9 @@ cdef class Partition:
     cdef bint _commit_transaction(self, int64_t producer_id, BatchBuilder marker) except -1
     cdef object _out_of_order(self, const char *batch)
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
-    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1
-    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1
-    cdef int64_t append_raw(self, const char *batch, int64_t size) except -1
+    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected) except -1
+    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected=*) except -1
+    cdef int64_t append_raw(self, const char *batch, int64_t size, int64_t expected=*) except -1
     cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*, int64_t until=*)
     cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1

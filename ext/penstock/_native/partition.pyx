@@ -61,6 +61,7 @@ import os
 
 from penstock._native.mapping import os_error
 from penstock.errors import (
+    ConcurrencyError,
     CorruptionError,
     FencedError,
     InvalidArgumentError,
@@ -295,28 +296,30 @@ cdef class Partition:
             PyBuffer_Release(&view)
         return offset
 
-    cdef int64_t append_raw(self, const char *batch, int64_t size) except -1:
-        cdef int64_t offset = self.store_only(batch, size, NULL, 0)
+    cdef int64_t append_raw(self, const char *batch, int64_t size, int64_t expected=-1) except -1:
+        """Store a batch, on the disk where each is synced; `ConcurrencyError` unless the log ends at `expected` (-1: anywhere)."""
+        cdef int64_t offset = self.store_only(batch, size, NULL, 0, expected)
         if self.writer.sync_each:
             self.sync_to(offset + <int32_t>load_be32(batch + BATCH_LAST_OFFSET_DELTA) + 1)
         return offset
 
-    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1:
+    cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected=-1) except -1:
         """Store a batch; the caller syncs, so that it knows what was stored when that fails. `FencedError` when `fence`
         is not `epoch` any more."""
         if not self.writer.sync_each:
-            return self._store(batch, size, fence, epoch)
+            return self._store(batch, size, fence, epoch, expected)
         pending_add(self.control, 1)
         try:
-            return self._store(batch, size, fence, epoch)
+            return self._store(batch, size, fence, epoch, expected)
         finally:
             pending_add(self.control, -1)
 
-    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch) except -1:
-        cdef int64_t offset = -1
+    cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected) except -1:
+        cdef int64_t offset
         cdef int rc = APPEND_BUSY
         cdef append_writer *w = &self.writer
         while True:
+            offset = expected
             if size <= 16384:
                 rc = writer_append(w, batch, size, 0, fence, epoch, &offset)
             if size > 16384 or rc == APPEND_BUSY:
@@ -337,6 +340,10 @@ cdef class Partition:
                 )
             elif rc == APPEND_SEQUENCE:
                 raise self._out_of_order(batch)
+            elif rc == APPEND_CONFLICT:
+                raise ConcurrencyError(
+                    f"expected_offset is {expected}; {self.topic}-{self.number} ends at {offset}", actual_offset=offset
+                )
             else:
                 raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
             rc = APPEND_BUSY
@@ -360,7 +367,7 @@ cdef class Partition:
     cdef bint _commit_transaction(self, int64_t producer_id, BatchBuilder marker) except -1:
         """Store the marker and let readers pass, at once; False when that takes more than one step."""
         cdef OpenTransactions table = self._open_transactions
-        cdef int64_t offset
+        cdef int64_t offset = -1
         cdef int rc
         if self.writer.sync_each or table is None:
             return False

@@ -1,10 +1,13 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from penstock._native.builder import EncodedHeaders
 from penstock._native.lane import TopicLanes
 from penstock._native.partition import Bell
-from penstock._native.records import RecordMetadata
+from penstock._native.records import Record, RecordMetadata
 
 class Appender:
     name: str
@@ -17,5 +20,16 @@ class Appender:
         headers: Iterable[tuple[str, bytes | None]] | EncodedHeaders | None = None,
         timestamp_ms: int | None = None,
         partition: int | None = None,
+        expected_offset: int | None = None,
     ) -> RecordMetadata: ...
+    def append_batch(
+        self,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None = None,
+        headers: Sequence[Iterable[tuple[str, bytes | None]] | EncodedHeaders | None] | None = None,
+        timestamp_ms: int | None = None,
+        partition: int = 0,
+        expected_offset: int | None = None,
+    ) -> RecordMetadata: ...
+    def read(self, offsets: Sequence[int] | NDArray[np.int64], partition: int = 0) -> list[Record]: ...
     def _load_lanes(self) -> TopicLanes: ...
