@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from penstock.errors import PenstockError
+from typing import Any
+
+from penstock.errors import ConcurrencyError, PenstockError
 
 
 class InvalidEventError(PenstockError, ValueError):
@@ -25,3 +27,35 @@ class IncompatibleSchemaError(PenstockError, ValueError):
     def __init__(self, message: str, problems: tuple[str, ...] = ()) -> None:
         super().__init__(message)
         self.problems = problems
+
+
+class WrongVersionError(ConcurrencyError):
+    """A stream is not as expected, or an event came that must not have; nothing was stored.
+
+    Attributes: `stream` (None where a query decided), `expected_version`, `actual_version` (-1: no stream), `position`
+    (of the event that matched the query, else None).
+    """
+
+    def __init__(
+        self,
+        message: str,
+        stream: str | None = None,
+        expected_version: Any = None,
+        actual_version: int = -1,
+        position: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.stream = stream
+        self.expected_version = expected_version
+        self.actual_version = actual_version
+        self.position = position
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.stream, self.expected_version, self.actual_version, self.position)
+
+
+class StreamDeletedError(PenstockError, KeyError):
+    """The stream was tombstoned: it can neither be read nor appended to, for ever."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
