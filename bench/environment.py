@@ -10,7 +10,7 @@ from pathlib import Path
 
 import penstock
 
-PACKAGES = ("numpy", "lz4", "crc32c", "rocksdict", "lmdb")
+PACKAGES = ("numpy", "lz4", "fastcrc", "rocksdict", "lmdb")
 
 
 def environment(directory: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 
 from penstock._native.format cimport *
 
-from crc32c import crc32c as _crc32c
+from fastcrc.crc32 import iscsi as _crc32c
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError, RecordTooLargeError
 

@@ -13,7 +13,7 @@ from penstock._native.format cimport *
 from penstock._native.records cimport BatchWalker
 from penstock._native.region cimport Region
 
-from crc32c import crc32c as _crc32c
+from fastcrc.crc32 import iscsi as _crc32c
 
 from penstock._native.builder import compressed
 from penstock.errors import CorruptionError

@@ -12,7 +12,7 @@ from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t
 from penstock._native.format cimport *
 from penstock._native.region cimport Region
 
-from crc32c import crc32c as _crc32c
+from fastcrc.crc32 import iscsi as _crc32c
 
 from penstock.errors import CorruptionError
 

@@ -12,7 +12,7 @@ from libc.string cimport memchr, memcmp
 from penstock._native.format cimport *
 from penstock._native.mapping cimport Mapping
 
-from crc32c import crc32c as _crc32c
+from fastcrc.crc32 import iscsi as _crc32c
 
 cdef int64_t MAX_OFFSET = 2**62
 

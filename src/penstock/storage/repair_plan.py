@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from penstock.errors import CorruptionError
 from penstock.storage.compression import decompress
