@@ -1,0 +1,89 @@
+"""RocksDB (rocksdict) as a log: ascending 8-byte keys in write batches, read by an iterator."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from bench.compare.clients.base import Client
+from bench.compare.model import DISK
+from bench.compare.values import Load
+
+CHUNK = 1000
+
+
+class Rocksdb(Client):
+    """A directory a topic; one process at a time."""
+
+    requires = ("rocksdict",)
+    missing: ClassVar[dict[str, str]] = {
+        "keyed": "no partitions",
+        "consume-group": "no groups",
+        "queue": "a key-value store",
+        "latency": "one process only",
+        "parallel": "one process only",
+    }
+
+    def __init__(self, place: Any, **options: Any) -> None:
+        super().__init__(place, **options)
+        self._open: dict[str, Any] = {}
+        self._lz4 = False
+
+    def database(self, topic: str) -> Any:
+        """Opened once a process."""
+        if topic not in self._open:
+            from rocksdict import DBCompressionType, Options, Rdict
+
+            options = Options(raw_mode=True)
+            options.set_compression_type(DBCompressionType.lz4() if self._lz4 else DBCompressionType.none())
+            options.set_write_buffer_size(128 << 20)
+            self._open[topic] = Rdict(f"{self.place['directory']}/{topic}", options)
+        return self._open[topic]
+
+    def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
+        self._lz4 = lz4
+        self.database(topic)
+
+    def close(self) -> None:
+        for database in self._open.values():
+            database.close()
+
+    def _options(self) -> Any:
+        from rocksdict import WriteOptions
+
+        options = WriteOptions()
+        options.sync = self.place["durability"] == DISK
+        return options
+
+    def write(self, topic: str, load: Load, partition: int | None = None) -> None:
+        from rocksdict import WriteBatch
+
+        database, options, number = self.database(topic), self._options(), 0
+        for values in load.chunks(CHUNK):
+            batch = WriteBatch(raw_mode=True)
+            put = batch.put
+            for value in values:
+                put(number.to_bytes(8, "big"), value)
+                number += 1
+            database.write(batch, options)
+
+    def write_each(self, topic: str, load: Load) -> None:
+        database, number = self.database(topic), self.options.get("next", 0)
+        options = self._options()
+        for values, _ in load.blocks():
+            for value in values:
+                database.put(number.to_bytes(8, "big"), value, options)
+                number += 1
+        self.options["next"] = number
+
+    def read(self, topic: str, count: int, group: str | None, partition: int | None = None) -> None:
+        seen = 0
+        for _ in self.database(topic).values():
+            seen += 1
+        assert seen == count
+
+    def replay(self, topic: str, count: int) -> None:
+        self.read(topic, count, None)
+
+    def first(self, topic: str) -> None:
+        self.database(topic)[b"0"] = b"first"
+        assert self.database(topic)[b"0"] == b"first"

@@ -1,0 +1,16 @@
+"""The systems, by name, in the order of the table."""
+
+from __future__ import annotations
+
+from bench.compare.systems.base import System
+from bench.compare.systems.lmdb import Lmdb
+from bench.compare.systems.penstock import Penstock
+from bench.compare.systems.redis import Redis
+from bench.compare.systems.rocksdb import Rocksdb
+from bench.compare.systems.sqlite import Sqlite
+
+
+def all_systems(kafka_bootstrap: str | None = None) -> dict[str, System]:
+    """New instances, by name."""
+    systems: list[System] = [Penstock(), Redis(), Sqlite(), Lmdb(), Rocksdb()]
+    return {system.name: system for system in systems}

@@ -1,0 +1,101 @@
+"""The values that are sent: distinct, made once, repeated block by block until the count is reached."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Load:
+    """`count` values of `size` bytes. `json`: order events instead of random text. `keyed`: 10,000 different keys.
+
+    `distinct`: how many different values at most; 0 for as many as 64 MiB hold.
+    """
+
+    count: int
+    size: int = 100
+    json: bool = False
+    keyed: bool = False
+    partitions: int = 1
+    lz4: bool = False
+    distinct: int = 0
+
+    @classmethod
+    def of(cls, options: dict[str, Any], count: int) -> Load:
+        """From a workload's options."""
+        known = {name: options[name] for name in ("size", "json", "keyed", "partitions", "lz4") if name in options}
+        return cls(count, **known)
+
+    def sized(self, count: int) -> Load:
+        """The same with another count."""
+        return replace(self, count=count)
+
+    @cached_property
+    def block(self) -> list[bytes]:
+        """At most 64 MiB of values."""
+        count = max(1, min(self.count, self.distinct or self.count, BLOCK_BYTES // (self.size + 33)))
+        return _orders(count) if self.json else _texts(count, self.size)
+
+    @cached_property
+    def keys(self) -> list[bytes] | None:
+        """A key for each value of the block."""
+        if not self.keyed:
+            return None
+        generator = random.Random(3)
+        names = [b"customer-%d" % number for number in range(10_000)]
+        return generator.choices(names, k=len(self.block))
+
+    @cached_property
+    def array(self) -> Any:
+        """The block as a (n, size) array of bytes."""
+        import numpy as np
+
+        return np.frombuffer(b"".join(self.block), np.uint8).reshape(-1, self.size)
+
+    def blocks(self) -> Iterator[tuple[list[bytes], list[bytes] | None]]:
+        """Lists of values (and their keys) that make up the count."""
+        left = self.count
+        while left > 0:
+            part = self.block if left >= len(self.block) else self.block[:left]
+            yield part, self.keys if self.keys is None else self.keys[: len(part)]
+            left -= len(part)
+
+    def chunks(self, most: int) -> Iterator[list[bytes]]:
+        """The values in lists of at most `most`."""
+        for part, _ in self.blocks():
+            for first in range(0, len(part), most):
+                yield part[first : first + most]
+
+
+def _texts(count: int, size: int) -> list[bytes]:
+    generator = random.Random(1)
+    filler = generator.randbytes(max(1 << 20, size)).hex().encode()
+    places = generator.choices(range(len(filler) - size), k=count)
+    return [b"%012d" % number + filler[place : place + size - 12] for number, place in enumerate(places)]
+
+
+def _orders(count: int) -> list[bytes]:
+    generator = random.Random(2)
+    return [
+        json.dumps(
+            {
+                "messageId": f"{generator.getrandbits(64):016x}",
+                "type": "OrderPlaced",
+                "source": "order-service",
+                "data": {
+                    "order_id": f"o-{number}",
+                    "customer": generator.randrange(5000),
+                    "total_cents": generator.randrange(100_000),
+                    "items": [{"sku": generator.randrange(900), "quantity": generator.randrange(1, 9)}] * 3,
+                },
+            }
+        ).encode()
+        for number in range(count)
+    ]

@@ -1,0 +1,1 @@
+"""One kind of workload a file: `run` drives a turn from the command's process, `work` is what a client process does."""
