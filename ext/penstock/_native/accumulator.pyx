@@ -109,7 +109,7 @@ cdef class Accumulator:
                 encoded, header_count = encode_headers(headers)
                 size += PyBytes_GET_SIZE(encoded)
             if size > lanes.max_message_bytes:
-                too_large(size, lanes.max_message_bytes, lanes.name)
+                too_large(size, lanes)
             if lanes.keyed and key_length < 0:
                 key_missing(lanes.name)
             if on_delivery is not None and not callable(on_delivery):
@@ -238,7 +238,7 @@ cdef class Accumulator:
                     key_data, key_length = PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key)
                 size = PyBytes_GET_SIZE(value) + key_length
                 if size > lanes.max_message_bytes:
-                    too_large(size, lanes.max_message_bytes, lanes.name)
+                    too_large(size, lanes)
                 lane = <Lane>lanes.lanes[lanes.choose(partition, key_data, key_length)]
                 builder = lane.builder
                 if builder is None or builder.size_bytes + size + RECORD_ROOM > self._batch_size or self._held_bytes > self._buffer_memory:
@@ -302,7 +302,7 @@ cdef class Accumulator:
             if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
                 raise InvalidTypeError(f"values[{number}] is {type(value).__name__}; bytes are needed")
             if value is not None and memoryview(value).nbytes > lanes.max_message_bytes:
-                too_large(memoryview(value).nbytes, lanes.max_message_bytes, lanes.name)
+                too_large(memoryview(value).nbytes, lanes)
         return self._send_keyed(lanes.name, values, None, partition, timestamp_ms)
 
     def _send_items(self, topic, buffer, width, bounds, Py_ssize_t total, partition, timestamp_ms):
@@ -449,6 +449,7 @@ cdef class Accumulator:
                             builder.set_log_append_time(self._now_ms())
                         waiting.offset = lane.log.store_only(builder.sealed, builder.sealed_size, fence, self._epoch)
                         lane.sequence = (lane.sequence + builder.count) & 0x7FFFFFFF
+                        lane.saved(builder)
                     if lane.log.writer.sync_each:
                         lane.log.sync_to(waiting.offset + builder.count)  # when this fails, it is not stored again
                     lane.waiting.popleft()
@@ -585,5 +586,5 @@ cdef Py_ssize_t _check_values(list values, Py_ssize_t start, TopicLanes lanes) e
         if type(item) is not bytes:
             return start
         if PyBytes_GET_SIZE(item) > lanes.max_message_bytes:
-            too_large(PyBytes_GET_SIZE(item), lanes.max_message_bytes, lanes.name)
+            too_large(PyBytes_GET_SIZE(item), lanes)
     return stop

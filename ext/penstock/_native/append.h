@@ -8,6 +8,7 @@
 #include <sys/uio.h>
 
 #include "control.h"
+#include "metrics.h"
 #include "producers.h"
 
 #define APPEND_OK 0
@@ -38,7 +39,9 @@ typedef struct {
     int64_t dead_owners; /* how often the lock came from a writer that died */
     int sync_each; /* every append is followed by a sync */
     int small_run; /* small appends since a large one */
+    unsigned ticks; /* appends of one record, of which some are timed */
     int error;
+    metrics_partition *metrics; /* NULL: nothing is counted */
 } append_writer;
 
 /* Make sure [0, need) has blocks, growing ahead by doubling. `allocated` is shared and only grows after the file did. */
@@ -157,11 +160,16 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
     s.log_end_offset = last_offset + 1;
     s.end_position = position + size;
     control_publish(c, &s);
+    if (w->metrics)
+        metrics_appended(w->metrics, *base_offset, s.active_base_offset, position, size,
+                         load_be16(batch + BATCH_ATTRIBUTES) & ATTRIBUTE_CONTROL ? 0 : (int32_t)load_be32(batch + BATCH_COUNT), last_offset + 1);
     return APPEND_OK;
 }
 
 static inline int writer_append(append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence,
                                 int64_t epoch, int64_t *base_offset) {
+    int64_t weight = !w->metrics ? 0 : load_be32(batch + BATCH_COUNT) > 1 ? 1 : ++w->ticks % METRICS_SAMPLE == 0 ? METRICS_SAMPLE : 0;
+    int64_t started = weight ? monotonic_ns() : 0;
     int rc = lock_acquire(&w->lock, wait);
     if (rc == EBUSY) return APPEND_BUSY;
     if (rc == EOWNERDEAD) w->dead_owners++;
@@ -170,6 +178,7 @@ static inline int writer_append(append_writer *w, const char *batch, int64_t siz
         return APPEND_ERROR;
     }
     rc = append_locked(w, batch, size, fence, epoch, base_offset);
+    if (weight && rc == APPEND_OK) metrics_observe(&w->metrics->append_ns, monotonic_ns() - started, weight);
     lock_release(&w->lock);
     if (rc == APPEND_OK) bell_ring(w->bell);
     return rc;

@@ -83,7 +83,7 @@ cdef class Appender:
                 encoded, header_count = encode_headers(headers)
                 size += PyBytes_GET_SIZE(encoded)
             if size > lanes.max_message_bytes:
-                too_large(size, lanes.max_message_bytes, lanes.name)
+                too_large(size, lanes)
             if lanes.keyed and key_length < 0:
                 key_missing(lanes.name)
             if expected_offset is not None and partition is None and key_length < 0 and lanes.partitions > 1:
@@ -124,6 +124,7 @@ cdef class Appender:
             timestamp = self._now()
             builder.set_log_append_time(timestamp)
         offset = lane.log.append_raw(builder.sealed, builder.sealed_size, expected)
+        lane.saved(builder)
         builder.reset_fast()
         if builder.capacity <= 1 << 20:
             self._spare = builder

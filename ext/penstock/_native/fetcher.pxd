@@ -1,5 +1,6 @@
 from libc.stdint cimport int64_t
 
+from penstock._native.metrics cimport MetricsBlock, metrics_group, metrics_partition
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
 from penstock._native.words cimport CommitTable, WordTable
@@ -17,6 +18,9 @@ cdef class PartitionReader:
     cdef public int64_t cell  # of its committed offset; -1 without a group
     cdef public int64_t claim
     cdef object aborted
+    cdef metrics_partition *metrics  # of its log; NULL: nothing is counted
+    cdef int64_t counted  # records of `cursor.opened`
+    cdef void count(self) noexcept
     cdef int64_t next_position(self) noexcept
     cdef int load(self, Fetcher fetcher, Py_ssize_t max_bytes) except -1
     cdef void finish(self) noexcept
@@ -37,6 +41,9 @@ cdef class Fetcher:
     cdef int64_t _epoch, _looks
     cdef CommitTable _commits
     cdef bint _sync_commits
+    cdef MetricsBlock _group_metrics
+    cdef unsigned int _polls
+    cdef Py_ssize_t _last_taken
     cdef readonly object _broker, _bell, _clock
     cdef double _slice_s
     cdef Py_ssize_t _fetch_max_bytes, _max_poll_records
@@ -52,6 +59,8 @@ cdef class Fetcher:
     cdef int _collect_batches(self, list out, Py_ssize_t budget) except -1
     cdef int _take_batches(self, PartitionReader reader, list out) except -1
     cdef list _split_region(self, PartitionReader reader)
+    cdef int _observe(self, int64_t started, int64_t weight) except -1
+    cdef int64_t _weight(self) noexcept
     cdef int _failed(self, bint delivered) except -1
     cdef void _rewind(self) noexcept
     cdef double _deadline(self, timeout) except? -2.0

@@ -12,6 +12,15 @@ from cpython.exc cimport PyErr_CheckSignals
 from libc.math cimport INFINITY
 from libc.stdint cimport INT64_MAX, int64_t
 
+from penstock._native.control cimport monotonic_ns
+from penstock._native.metrics cimport (
+    METRICS_SAMPLE,
+    MetricsBlock,
+    metrics_add,
+    metrics_group,
+    metrics_observe_shared,
+)
+from penstock._native.partition cimport Partition
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
 from penstock._native.words cimport CommitTable, WordTable
@@ -35,6 +44,9 @@ cdef extern from "Python.h":
     ctypedef struct PyTypeObject:
         void *tp_iternext
 
+cdef enum:
+    TIMED_RECORDS = 64  # polls of as many records are timed each; of smaller ones, some
+
 cdef double WAIT_SLICE_S = 1.0  # how long a blocked read may miss what rings no bell
 cdef double VIRTUAL_SLICE_S = 0.01  # how often a clock that is not the machine's is looked at
 cdef double TIMEOUT_MAX_S = 1e9
@@ -56,6 +68,7 @@ cdef class PartitionReader:
         self.offset = offset
         self.region_end = -1
         self.cell = self.claim = -1
+        self.metrics = (<Partition>log).writer.metrics if isinstance(log, Partition) else NULL
 
     @property
     def position(self):
@@ -73,7 +86,15 @@ cdef class PartitionReader:
             self.region = None
             self.region_end = -1
 
+    cdef void count(self) noexcept:
+        """Count the records that were delivered since."""
+        cdef int64_t delivered = self.cursor.opened - self.cursor.left
+        if self.metrics != NULL and delivered != self.counted:
+            metrics_add(&self.metrics.records_out, delivered - self.counted)
+        self.counted = delivered
+
     cdef void finish(self) noexcept:
+        self.count()
         # the region may end in offsets without a record (compaction, control batches): its own end counts
         self.unread = False
         self.offset = self.region_end
@@ -109,6 +130,10 @@ cdef class PartitionReader:
                 return 0
             if fetcher._committed_only:
                 self.aborted = self.cursor.aborted = self.log.aborted_in(self.offset, (<object>region).next_offset)
+            self.count()
+            if self.metrics != NULL:
+                metrics_add(&self.metrics.fetches, 1)
+                metrics_add(&self.metrics.bytes_out, region.size)
             self.cursor.feed(region, self.offset)
             self.region_end = max(<int64_t>(<object>region).next_offset, self.offset + 1)
             self.region = region
@@ -202,6 +227,8 @@ cdef class Fetcher:
                     record = reader.cursor._advance()
                     if record is not None:
                         self._cursor = reader.cursor
+                        if reader.cursor.opened - reader.cursor.left - reader.counted >= TIMED_RECORDS:
+                            reader.count()
                         return record
                     reader.finish()
                     self._cursor = None
@@ -265,8 +292,11 @@ cdef class Fetcher:
         cdef PartitionReader reader
         cdef Py_ssize_t wanted
         cdef Py_ssize_t taken
+        cdef int64_t weight, started
         try:
             self._start()
+            weight = self._weight()
+            started = monotonic_ns() if weight else 0
             while len(out) < limit:
                 reader = self._next_reader(self._fetch_max_bytes)
                 if reader is None:
@@ -274,9 +304,13 @@ cdef class Fetcher:
                 self._undo.append((reader, reader.next_position()))
                 wanted = limit - len(out)
                 taken = reader.cursor.take(out, wanted)
+                reader.count()
                 if taken < wanted:
                     reader.finish()
                     self._advance()
+            if out:
+                self._last_taken = len(out)
+                self._observe(started, weight)
             self._undo.clear()
         except Exception:
             self._failed(len(out) > 0)
@@ -292,8 +326,10 @@ cdef class Fetcher:
         cdef PartitionReader reader
         cdef Py_ssize_t visited, left = budget
         cdef bint any = False
+        cdef int64_t started
         try:
             self._start()
+            started = monotonic_ns()
             for visited in range(len(self._readers)):
                 if budget > 0:
                     reader = self._next_reader(min(left, self._fetch_max_bytes))
@@ -312,6 +348,8 @@ cdef class Fetcher:
                 self._advance()
                 if budget > 0 and left <= 0:
                     break
+            if any:
+                self._observe(started, 1)
             self._undo.clear()
         except Exception:
             self._failed(len(out) > 0)
@@ -324,6 +362,7 @@ cdef class Fetcher:
 
     cdef int _take_batches(self, PartitionReader reader, list out) except -1:
         cdef int64_t position = reader.next_position()
+        cdef Py_ssize_t had = len(out)
         self._undo.append((reader, position))
         try:
             out += self._split_region(reader)
@@ -334,6 +373,25 @@ cdef class Fetcher:
                 return 0
             out += self._split_region(reader)
         reader.finish()
+        if reader.metrics != NULL:
+            for batch in out[had:]:
+                metrics_add(&reader.metrics.records_out, batch.count)
+        return 0
+
+    cdef int64_t _weight(self) noexcept:
+        """What the time of this poll counts for; 0: it is not timed."""
+        self._polls += 1
+        if self._last_taken >= TIMED_RECORDS:
+            return 1
+        return METRICS_SAMPLE if self._polls % METRICS_SAMPLE == 0 else 0
+
+    cdef int _observe(self, int64_t started, int64_t weight) except -1:
+        """A poll gave something, the last of it by the reader that was noted last."""
+        cdef PartitionReader reader = self._undo[len(self._undo) - 1][0]
+        if reader.metrics != NULL:
+            metrics_add(&reader.metrics.polls, 1)
+            if weight:
+                metrics_observe_shared(&reader.metrics.poll_ns, monotonic_ns() - started, weight)
         return 0
 
     cdef list _split_region(self, PartitionReader reader):
@@ -396,8 +454,9 @@ cdef class Fetcher:
             slots.reserve(word + 1)
             self._epoch_word = slots.at(word)
 
-    def _commit_to(self, CommitTable commits, bint auto_commit):
-        """Commit positions there, by each reader's `cell` and `claim`."""
+    def _commit_to(self, CommitTable commits, bint auto_commit, MetricsBlock counters=None):
+        """Commit positions there, by each reader's `cell` and `claim`, and count it."""
+        self._group_metrics = counters
         self._commits = commits
         self._auto_commit = auto_commit
 
@@ -411,14 +470,24 @@ cdef class Fetcher:
         cdef PartitionReader reader
         cdef int64_t position
         cdef list refused = None
+        cdef int stored
+        cdef bint changed = False
         for item in self._readers:
             reader = item
             position = reader.next_position()
             if reader.cell < 0 or position < 0:
                 continue
-            if not self._commits.store(reader.cell, reader.claim, position):
+            stored = self._commits.store(reader.cell, reader.claim, position)
+            if not stored:
                 refused = refused or []
                 refused.append(reader.partition)
+            elif stored == 1:
+                changed = True
+        if self._group_metrics is not None and (changed or refused):
+            if changed:
+                metrics_add(&(<metrics_group *>self._group_metrics.data).commits, 1)
+            if refused:
+                metrics_add(&(<metrics_group *>self._group_metrics.data).refused, len(refused))
         return refused
 
     def commit(self, offsets=None):
@@ -471,6 +540,8 @@ cdef class Fetcher:
 
     def _set_readers(self, list readers not None):
         """Read these from now on. Their order is the order of the turns."""
+        for reader in self._readers:
+            (<PartitionReader>reader).count()
         self._readers = readers
         self._cursor = None
         self._turn = 0

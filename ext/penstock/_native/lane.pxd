@@ -23,6 +23,7 @@ cdef class Lane:
     cdef public int32_t sequence  # of the next record (KIP-98)
     cdef public bint enlisted  # in the open transaction
     cdef int retire(self) except -1
+    cdef void saved(self, BatchBuilder builder) noexcept
 
 
 cdef class TopicLanes:
@@ -43,6 +44,6 @@ cdef class TopicLanes:
 
 cdef int64_t system_time_ms() noexcept nogil
 cdef int key_missing(str topic) except -1
-cdef int too_large(Py_ssize_t size, int64_t most, str topic) except -1
+cdef int too_large(Py_ssize_t size, TopicLanes lanes) except -1
 cdef int64_t checked_timestamp(timestamp_ms) except -1
 cdef int open_view(item, Py_buffer *view, str name) except -1

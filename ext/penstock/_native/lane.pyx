@@ -6,6 +6,7 @@ Thread safety: fields change only under the GIL; `lock` keeps the order of a lan
 from cpython.buffer cimport PyBUF_SIMPLE, PyObject_GetBuffer
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from penstock._native.metrics cimport ERROR_TOO_LARGE, metrics_add, metrics_error
 from penstock._native.murmur2 cimport partition_of
 
 import threading
@@ -28,9 +29,10 @@ cdef int64_t system_time_ms() noexcept nogil:
     return now.tv_sec * 1000 + now.tv_nsec // 1000000
 
 
-cdef int too_large(Py_ssize_t size, int64_t most, str topic) except -1:
+cdef int too_large(Py_ssize_t size, TopicLanes lanes) except -1:
+    metrics_error((<Lane>lanes.lanes[0]).log.writer.metrics, ERROR_TOO_LARGE)
     raise RecordTooLargeError(
-        f"the record has {size} bytes of key, value and headers; topic {topic!r} allows max_message_bytes={most}"
+        f"the record has {size} bytes of key, value and headers; topic {lanes.name!r} allows max_message_bytes={lanes.max_message_bytes}"
     )
 
 
@@ -90,6 +92,11 @@ cdef class Lane:
             self.callbacks = None
             self.waiting.append(waiting)
         return 0
+
+    cdef void saved(self, BatchBuilder builder) noexcept:
+        """Count what compression took off a batch that was stored."""
+        if self.log.writer.metrics != NULL and builder.sealed_size != builder.size_bytes:
+            metrics_add(&self.log.writer.metrics.saved_bytes, builder.size_bytes - builder.sealed_size)
 
     def renew(self):
         """In a forked child: forget the parent's records and locks."""

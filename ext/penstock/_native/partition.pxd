@@ -3,6 +3,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.control cimport bell_word, control_file, control_slot, lock_handle
 from penstock._native.mapping cimport Mapping
+from penstock._native.metrics cimport MetricsBlock, metrics_partition
 from penstock._native.region cimport Region
 from penstock._native.words cimport OpenTransactions
 
@@ -28,6 +29,7 @@ cdef extern from "append.h" nogil:
         int sync_each
         int small_run
         int error
+        metrics_partition *metrics
 
     enum:
         APPEND_OK
@@ -98,16 +100,19 @@ cdef class Partition:
     cdef readonly str topic
     cdef readonly int number
     cdef readonly bint written
+    cdef MetricsBlock metrics_block  # keeps what `writer.metrics` points to
     cdef public OpenTransactions _open_transactions
     cpdef int64_t append(self, batch) except -1
     cdef int _begin_transaction(self, int64_t producer_id) except -1
     cdef bint _commit_transaction(self, int64_t producer_id, BatchBuilder marker) except -1
+    cdef object _refused(self, int rc, const char *batch)
     cdef object _out_of_order(self, const char *batch)
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
     cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected) except -1
     cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected=*) except -1
     cdef int64_t append_raw(self, const char *batch, int64_t size, int64_t expected=*) except -1
     cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*, int64_t until=*)
+    cdef void _count_sync(self, int64_t took_ns) noexcept nogil
     cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1

@@ -10,7 +10,7 @@ Crash policy: see `control.h`.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EBUSY, EINTR
+from libc.errno cimport EBUSY, EDQUOT, EINTR, ENOSPC
 from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -40,6 +40,17 @@ from penstock._native.control cimport (
     sync_done,
     sync_gather,
     word_wait,
+)
+from penstock._native.metrics cimport (
+    ERROR_CONFLICT,
+    ERROR_CORRUPTION,
+    ERROR_DISK_FULL,
+    ERROR_FENCED,
+    ERROR_IO,
+    ERROR_OUT_OF_ORDER,
+    ERROR_OUT_OF_RANGE,
+    metrics_error,
+    metrics_observe,
 )
 from penstock._native.format cimport (
     BATCH_BASE_SEQUENCE,
@@ -331,24 +342,33 @@ cdef class Partition:
                 self._refresh_writer(size)
             elif rc == APPEND_ROLL:
                 self._roll(w.base_offset, size)
-            elif rc == APPEND_DELETED:
-                raise UnknownTopicError(f"topic {self.topic!r} was deleted")
-            elif rc == APPEND_FENCED:
-                raise FencedError(
-                    f"epoch {<int16_t>load_be16(batch + BATCH_PRODUCER_EPOCH)} of producer {<int64_t>load_be64(batch + BATCH_PRODUCER_ID)} "
-                    "is over: its name or transactional_id was taken over, or its transaction took too long"
-                )
-            elif rc == APPEND_SEQUENCE:
-                raise self._out_of_order(batch)
             elif rc == APPEND_CONFLICT:
+                metrics_error(w.metrics, ERROR_CONFLICT)
                 raise ConcurrencyError(
                     f"expected_offset is {expected}; {self.topic}-{self.number} ends at {offset}", actual_offset=offset
                 )
             else:
-                raise os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
+                raise self._refused(rc, batch)
             rc = APPEND_BUSY
         self.written = True
         return offset
+
+    cdef object _refused(self, int rc, const char *batch):
+        """The error for what an append returned."""
+        cdef append_writer *w = &self.writer
+        if rc == APPEND_DELETED:
+            return UnknownTopicError(f"topic {self.topic!r} was deleted")
+        if rc == APPEND_FENCED:
+            metrics_error(w.metrics, ERROR_FENCED)
+            return FencedError(
+                f"epoch {<int16_t>load_be16(batch + BATCH_PRODUCER_EPOCH)} of producer {<int64_t>load_be64(batch + BATCH_PRODUCER_ID)} "
+                "is over: its name or transactional_id was taken over, or its transaction took too long"
+            )
+        if rc == APPEND_SEQUENCE:
+            metrics_error(w.metrics, ERROR_OUT_OF_ORDER)
+            return self._out_of_order(batch)
+        metrics_error(w.metrics, ERROR_DISK_FULL if w.error in (ENOSPC, EDQUOT) else ERROR_IO)
+        return os_error(w.error, self.log_map.path if self.log_map is not None else self.control_map.path, "appending to")
 
     # --- transactions -------------------------------------------------------------------------------------------
 
@@ -581,6 +601,7 @@ cdef class Partition:
         cdef Mapping log = self.log_map
         cdef int fd = -1 if log is None else log.fd
         cdef int64_t base = self.writer.base_offset
+        cdef int64_t started
         if self.control.synced_offset >= offset:
             return
         with nogil:
@@ -588,13 +609,22 @@ cdef class Partition:
         if rc == SYNC_SEGMENTS:
             try:
                 control_snapshot(self.control, &slot)
+                started = monotonic_ns()
                 self._sync_segments(self.control.synced_offset, slot.active_base_offset)
                 self._write_checkpoint(&slot)
+                self._count_sync(monotonic_ns() - started)
             finally:
                 lock_release(&self.sync_lock)
                 sync_done(self.control)
         elif rc:
+            metrics_error(self.writer.metrics, ERROR_IO)
             raise os_error(rc, self.control_map.path if log is None else log.path, "syncing")
+
+    cdef void _count_sync(self, int64_t took_ns) noexcept nogil:
+        """Requires the sync lock."""
+        if self.writer.metrics != NULL:
+            self.writer.metrics.syncs += 1
+            metrics_observe(&self.writer.metrics.sync_ns, took_ns, 1)
 
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil:
         """0 once synced, errno, or SYNC_SEGMENTS: the lock is held and more than the file `fd` at `base` has to be synced."""
@@ -624,6 +654,7 @@ cdef class Partition:
                 if rc == 0:
                     self._write_checkpoint(&slot)
                     control.last_sync_ns = monotonic_ns() - started
+                    self._count_sync(control.last_sync_ns)
                     control.last_group = max(group, control.last_group - 1)  # one small group is no trend
             lock_release(&self.sync_lock)
             sync_done(control)
@@ -658,6 +689,7 @@ cdef class Partition:
         if offset == slot.log_end_offset or until <= offset <= slot.log_end_offset:
             return None
         if offset < slot.log_start_offset or offset > slot.log_end_offset:
+            metrics_error(self.writer.metrics, ERROR_OUT_OF_RANGE)
             raise OffsetOutOfRangeError(
                 f"offset {offset} of {self.topic}-{self.number} is not in the log: "
                 f"allowed is {slot.log_start_offset} to {slot.log_end_offset}"
@@ -677,6 +709,7 @@ cdef class Partition:
                 return self._region(segment, position, limit, offset, max_bytes, min(slot.log_end_offset, until), entered)
             following = self._segment_after(segment.base_offset, slot.active_base_offset)
             if following is None:
+                metrics_error(self.writer.metrics, ERROR_CORRUPTION)
                 raise CorruptionError("the log ends before its published end", segment.log.path, position, f"offset {offset}", "end of file")
             segment = following
             position = 0
@@ -723,6 +756,7 @@ cdef class Partition:
 
     cdef object _implausible(self, ReadSegment segment, int64_t position, int64_t limit, int64_t expected):
         cdef const char *data = segment.log.data + position
+        metrics_error(self.writer.metrics, ERROR_CORRUPTION)
         if position + BATCH_HEADER_BYTES > limit:
             return CorruptionError("a batch header is cut", segment.log.path, position, f"{BATCH_HEADER_BYTES} bytes", limit - position)
         return CorruptionError(

@@ -57,6 +57,7 @@ cdef class RecordCursor:
     cdef BatchWalker walker
     cdef const char *next_byte
     cdef int64_t left
+    cdef int64_t opened  # records of the batches opened so far, less those passed over
     cdef int64_t from_offset
     cdef readonly int64_t next_offset
     cdef public Py_ssize_t decompressed_limit_bytes

@@ -239,6 +239,7 @@ cdef class RecordCursor:
         """Go on with this region, from the first record at or after `from_offset`."""
         self.walker = BatchWalker(region, self.decompressed_limit_bytes)
         self.walker.aborted = self.aborted
+        self.opened -= self.left
         self.left = 0
         self.from_offset = self.next_offset = from_offset
 
@@ -254,6 +255,7 @@ cdef class RecordCursor:
                 self.next_offset = walker.base_offset + walker.last_offset_delta + 1
                 continue
             self.left = walker.count
+            self.opened += walker.count
             self.next_byte = walker.payload
             return 1
         return 0
@@ -277,6 +279,7 @@ cdef class RecordCursor:
             if offset < self.from_offset:
                 self.next_byte = after
                 self.left -= 1
+                self.opened -= 1
                 continue
             record = Record.__new__(Record)
             record.source = self.source

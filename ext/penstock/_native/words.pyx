@@ -251,7 +251,7 @@ cdef class CommitTable(WordTable):
                 return
 
     cdef int store(self, int64_t cell, int64_t claim, int64_t offset) noexcept:
-        """1 stored, 0 when the claim is not the owner's any more."""
+        """1 stored, 2 it was the same already, 0 when the claim is not the owner's any more."""
         cdef int64_t old, next = <int64_t>(<uint64_t>claim << OFFSET_BITS) | (offset + 1)
         if not self.holds(cell):
             return 0
@@ -260,7 +260,7 @@ cdef class CommitTable(WordTable):
             if <int64_t>(<uint64_t>old >> OFFSET_BITS) != claim:
                 return 0
             if old == next:
-                return 1
+                return 2
             if word_swap(self.at(cell), old, next):
                 self.written = True
                 return 1
