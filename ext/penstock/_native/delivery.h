@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #include "control.h"
+#include "metrics.h"
 
 #define DELIVERY_MAGIC "PNSTDLV1"
 #define DELIVERY_CHUNK_BITS 17
@@ -245,7 +246,7 @@ static inline void view_rebuild(delivery_view *v) {
 
 /* --- claiming -------------------------------------------------------------------------------------------------- */
 
-typedef struct { int64_t offset; uint64_t word; int64_t visible; } delivery_claim; /* `visible`: before the claim */
+typedef struct { int64_t offset; uint64_t word; int64_t visible; int timed_out; } delivery_claim; /* `visible`: before the claim */
 
 static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, int parked, int64_t until, delivery_claim *out) {
     uint64_t *p = view_word(v, offset), w = word_get(p), next;
@@ -258,6 +259,7 @@ static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, in
     out->offset = offset;
     out->word = next;
     out->visible = word_visible(w);
+    out->timed_out = word_state(w) == ACQUIRED;
     return 1;
 }
 
@@ -347,6 +349,30 @@ static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, i
     }
     v->control->acquisitions += taken;
     return taken;
+}
+
+/* Count what was claimed and handed out; when a message of it is to be timed, its place among them, else -1. */
+static inline int64_t claims_count(metrics_share *m, const delivery_claim *claims, int64_t n, int64_t handed_out, unsigned tick) {
+    int64_t again = 0, timed_out = 0;
+    if (!m || n == 0) return -1;
+    for (int64_t i = 0; i < n; i++) {
+        again += word_acquired(claims[i].word) > 1;
+        timed_out += claims[i].timed_out;
+    }
+    metrics_add(&m->receives, 1);
+    metrics_add(&m->received, handed_out);
+    if (again) metrics_add(&m->redelivered, again);
+    if (timed_out) metrics_add(&m->timed_out, timed_out);
+    if (handed_out == 0 || (handed_out < METRICS_SAMPLE && tick % METRICS_SAMPLE)) return -1;
+    metrics_observe_shared(&m->receive_records, handed_out, handed_out < METRICS_SAMPLE ? METRICS_SAMPLE : 1);
+    return tick / METRICS_SAMPLE % handed_out;
+}
+
+static inline void settle_count(metrics_share *m, int action) {
+    if (!m) return;
+    if (action == FAIL) metrics_add(&m->negative, 1);
+    else if (action == RELEASE) metrics_add(&m->released, 1);
+    else if (action == RENEW) metrics_add(&m->extended, 1);
 }
 
 /* Move the start over what is settled for good, at most `most` records. Under the lock. */

@@ -11,6 +11,8 @@ cdef class Delivery(DeliveryStates):
     cdef object reading
     cdef RecordCursor cursor
     cdef LogRegion region
+    cdef unsigned int ticks
+    cdef int _count(self, delivery_claim *claims, int64_t n, list out, Py_ssize_t had, int64_t now_ms) except -1
     cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1
     cdef Message _read(self, queue, int64_t offset)
     cdef Record _record_at(self, int64_t offset)

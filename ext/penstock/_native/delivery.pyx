@@ -7,11 +7,12 @@ Crash policy: a claim that was not handed out comes back at its time-out.
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 
-from penstock._native.control cimport PENSTOCK_FLAG_TRANSACTIONS, lock_release
+from penstock._native.control cimport PENSTOCK_FLAG_TRANSACTIONS, lock_release, monotonic_ns
 from penstock._native.delivery_states cimport DeliveryStates
 from penstock._native.delivery_view cimport *
 from penstock._native.lane cimport system_time_ms
 from penstock._native.message cimport Message
+from penstock._native.metrics cimport METRICS_SAMPLE, metrics_add, metrics_observe_shared
 from penstock._native.partition cimport LogRegion, Partition
 from penstock._native.records cimport Record, RecordCursor
 
@@ -62,6 +63,7 @@ cdef class Delivery(DeliveryStates):
         cdef Message message
         cdef list exhausted = None
         cdef bint dead
+        cdef Py_ssize_t had = len(out)
         if wanted < 1:
             return None
         if now_ms < 0:
@@ -97,6 +99,8 @@ cdef class Delivery(DeliveryStates):
                             claims[0].offset, word_acquired(claims[0].word), REJECT if dead else FAIL,
                             REASON_DELIVERY_LIMIT if dead else until_ms,
                         )
+                        if dead and self.metrics != NULL:
+                            metrics_add(&self.metrics.dead, 1)
                         raise
                     except BaseException:
                         self._give_back(claims, i, n)
@@ -112,9 +116,22 @@ cdef class Delivery(DeliveryStates):
                         exhausted.append((message, claims[i].visible if message.failures == COUNT_MAX else None))
                     else:
                         out.append(message)
+            self._count(claims, n, out, had, now_ms)
         finally:
             free(claims)
         return exhausted
+
+    cdef int _count(self, delivery_claim *claims, int64_t n, list out, Py_ssize_t had, int64_t now_ms) except -1:
+        cdef int64_t handed_out = len(out) - had, place
+        cdef Message message
+        self.ticks += 1
+        place = claims_count(self.metrics, claims, n, handed_out, self.ticks)
+        if place >= 0:
+            message = out[had + place]
+            message.received_ns = monotonic_ns()
+            message.weight = handed_out * (METRICS_SAMPLE if handed_out < METRICS_SAMPLE else 1)
+            metrics_observe_shared(&self.metrics.wait_ms, max(now_ms - message.record.timestamp_ms, 0), message.weight)
+        return 0
 
     cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1:
         """These were not handed out after all."""

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 from penstock._native.control cimport lock_handle
 from penstock._native.delivery_view cimport delivery_control, delivery_view
 from penstock._native.mapping cimport Mapping
+from penstock._native.metrics cimport MetricsBlock, metrics_share
 from penstock._native.partition cimport Partition
 
 
@@ -18,6 +19,8 @@ cdef class DeliveryFiles:
     cdef Mapping control_map, slots_map
     cdef list maps
     cdef bint new_files
+    cdef readonly MetricsBlock counters
+    cdef metrics_share *metrics  # in `counters`; NULL: nothing is counted
     cdef int64_t reserved  # words below have room on the disk
     cdef int _renew(self, uint64_t incarnation, bytes boot) except -1
     cdef int _reserve_ring(self, int64_t chunk) except -1

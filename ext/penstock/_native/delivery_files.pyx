@@ -14,6 +14,7 @@ from libc.string cimport memcmp, memcpy, memset
 from penstock._native.control cimport control_slot, control_snapshot, file_reserve, file_sync, lock_acquire, lock_handle_init, lock_init, lock_release
 from penstock._native.delivery_view cimport *
 from penstock._native.mapping cimport Mapping
+from penstock._native.metrics cimport MetricsBlock, metrics_share
 from penstock._native.partition cimport Partition
 
 import os
@@ -65,6 +66,11 @@ cdef class DeliveryFiles:
                 self.after_power_cut = True
             self._renew(incarnation, boot)
         lock_handle_init(&self.lock, &self.control.lock.mutex, self.control_map.fd)
+
+    def count_in(self, MetricsBlock counters):
+        """Count what this handle does there from now on; None: nowhere."""
+        self.counters = counters
+        self.metrics = NULL if counters is None else <metrics_share *>counters.data
 
     def __dealloc__(self):
         free(self.view.chunks)

@@ -9,6 +9,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from penstock._native.control cimport bell_ring, lock_release
 from penstock._native.delivery_intake cimport DeliveryIntake
 from penstock._native.delivery_view cimport *
+from penstock._native.metrics cimport metrics_add
 
 from penstock.errors import StaleReceiptError
 
@@ -82,6 +83,7 @@ cdef class DeliveryStates(DeliveryIntake):
                 if word_state(after) < ACKNOWLEDGED:
                     view_lower(&self.view, offset, word_visible(after))
                 if word_cas(place, word, after):
+                    settle_count(self.metrics, action)
                     break
             if word_state(after) == ACKNOWLEDGED:
                 count_up(&self.control.acknowledgements, 1)
@@ -103,6 +105,8 @@ cdef class DeliveryStates(DeliveryIntake):
 
     cdef object _stale(self, int64_t offset, int64_t receipt, uint64_t word):
         state = STATES[word_state(word)] if word else "available, or gone"
+        if self.metrics != NULL:
+            metrics_add(&self.metrics.stale, 1)
         return StaleReceiptError(
             f"receipt {receipt} of offset {offset} in {self.log.topic}-{self.log.number} is stale: the message is {state}, "
             f"received {word_acquired(word)} times"

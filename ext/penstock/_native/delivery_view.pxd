@@ -1,6 +1,7 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from penstock._native.control cimport lock_cell
+from penstock._native.metrics cimport metrics_share
 
 
 cdef extern from "delivery.h" nogil:
@@ -64,6 +65,7 @@ cdef extern from "delivery.h" nogil:
         int64_t offset
         uint64_t word
         int64_t visible
+        int timed_out
 
     ctypedef struct delivery_counts:
         int64_t ready
@@ -81,6 +83,8 @@ cdef extern from "delivery.h" nogil:
     uint64_t word_get(const uint64_t *p)
     void word_put(uint64_t *p, uint64_t w)
     int word_cas(uint64_t *p, uint64_t old, uint64_t after)
+    int64_t claims_count(metrics_share *m, const delivery_claim *claims, int64_t n, int64_t handed_out, unsigned int tick)
+    void settle_count(metrics_share *m, int action)
     void count_up(int64_t *p, int64_t n)
     int word_state(uint64_t w)
     int word_dead(uint64_t w)

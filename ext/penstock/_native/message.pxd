@@ -11,3 +11,4 @@ cdef class Message:
     cdef int64_t receipt
     cdef int64_t failures
     cdef readonly bint settled
+    cdef int64_t received_ns, weight  # when, and for how many this one is timed (0: it is not)

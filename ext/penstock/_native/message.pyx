@@ -4,7 +4,9 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from penstock._native.delivery_states cimport DeliveryStates
+from penstock._native.control cimport monotonic_ns
 from penstock._native.delivery_view cimport count_up
+from penstock._native.metrics cimport metrics_observe_shared
 
 from penstock.errors import InvalidTypeError, StaleReceiptError
 
@@ -92,6 +94,8 @@ cdef class Message:
         if self.delivery.accept(self.record.offset, self.receipt):
             count_up(&self.delivery.control.acknowledgements, 1)
         self.settled = True
+        if self.weight:
+            _observe(self)
         if self.delivery.sync_each:
             self.delivery.sync()
 
@@ -126,6 +130,16 @@ cdef class Message:
         return f"<penstock.Message {self.id} delivery_count={self.receipt} value={self.value!r}>"
 
 
+cdef int _observe(Message message) except -1:
+    """Note how long it took from receiving to acknowledging."""
+    if message.delivery.metrics != NULL:
+        metrics_observe_shared(
+            &message.delivery.metrics.processing_us, (monotonic_ns() - message.received_ns) // 1000, message.weight
+        )
+    message.weight = 0
+    return 0
+
+
 def ack_many(messages not None):
     """Acknowledge messages of any queues; returns those whose receipts are stale (the others are acknowledged)."""
     cdef Message message
@@ -150,6 +164,8 @@ def ack_many(messages not None):
         try:
             count += delivery.accept(message.record.offset, message.receipt)
             message.settled = True
+            if message.weight:
+                _observe(message)
         except StaleReceiptError:
             stale.append(message)
     if count:

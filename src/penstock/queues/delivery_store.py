@@ -33,6 +33,8 @@ def open_delivery(broker: Broker, log: PartitionLog, group: str, *, ordered: boo
             DECOMPRESSED_LIMIT_BYTES + log.config.max_message_bytes,
         )
     delivery.sync_each = broker.fsync == "always"
+    if broker._metrics_store is not None:
+        delivery.count_in(broker._metrics_store.share(log.topic, log.number, group, broker.clock.time_ms()))
     return delivery
 
 

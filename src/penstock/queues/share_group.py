@@ -19,6 +19,7 @@ from penstock._native.delivery import Delivery
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_EXPIRES, FLAG_PRECEDENCE
 from penstock._native.delivery_states import EXPIRED, MISSING, MOVED
 from penstock._native.message import Message, ack_many
+from penstock._native.metrics import SHARE, WORDS
 from penstock.clock import SystemClock
 from penstock.errors import (
     ClosedError,
@@ -42,6 +43,7 @@ _WAIT_SLICE_S = 1.0
 _VIRTUAL_SLICE_S = 0.01
 _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
 DISCARDED = 8  # archived, and not to be looked at any more
+_COUNTERS = {"expired": "expired", "maxlen": "dropped"}  # for reasons; every other one: dead
 
 
 class ShareGroup:
@@ -332,10 +334,12 @@ class ShareGroup:
         if self._config.dead_letter is None and self._config.dead_letter_exchange is None:
             code = REASONS[reason]
             delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
+            _count(delivery, reason)
             return
         delivery.settle(message.offset, message.delivery_count, BURY, 0)
         self._store_letter(message, reason, error, ran_out_ms, self._clock.time_ms())
         delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
+        _count(delivery, reason)
 
     def _store_letter(
         self, message: Message, reason: str, error: str | None, ran_out_ms: int | None, now_ms: int
@@ -461,6 +465,12 @@ class ShareGroup:
 
     def __repr__(self) -> str:
         return f"<penstock.{type(self).__name__} {self.topic_name!r} group={self.group!r}>"
+
+
+def _count(delivery: Delivery, reason: str, messages: int = 1) -> None:
+    """Count messages that were taken out of the group's hands."""
+    if delivery.counters is not None:
+        delivery.counters.add(WORDS[SHARE][_COUNTERS.get(reason, "dead")], messages)
 
 
 def checked_visibility(value: object) -> float:

@@ -2,8 +2,8 @@
 
 Invariants: a partition, a share group in a partition and a consumer group have one slot each, whichever process asked
 first. Thread and process safety: any; a slot is given out under a file lock. Crash policy: see `metrics.h`; the file is
-never synced, and may be deleted while nobody has the directory open (counting then begins anew). A disk without room for
-it is no reason to fail: what has no slot is not counted.
+never synced, and may be deleted while nobody has the directory open (counting then begins anew). A disk without room
+for it is no reason to fail: what has no slot is not counted.
 """
 
 from __future__ import annotations
@@ -89,6 +89,6 @@ class MetricsStore:
     def _look(self, again: bool) -> None:
         """Learn of the slots that others gave out. Slots that were used again are found by looking at all of them."""
         used = self.file.used
-        for slot, *key in self.file.names(1 if again else self._looked, used):
-            self._slots[key[0], key[1], key[2], key[3]] = slot
+        for slot, kind, topic, number, group in self.file.names(1 if again else self._looked, used):
+            self._slots[kind, topic, number, group] = slot
         self._looked = used

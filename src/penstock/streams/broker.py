@@ -32,6 +32,7 @@ from penstock.storage.catalog import Catalog
 from penstock.storage.compaction import Compaction, compact
 from penstock.storage.directory import BELLS_FILE, Directory, FileLock, boot_id
 from penstock.storage.group_store import GroupStore
+from penstock.storage.metrics_store import MetricsStore
 from penstock.storage.partition_log import PartitionLog
 from penstock.storage.recovery import Incarnation
 from penstock.storage.retention import enforce_retention
@@ -67,6 +68,7 @@ class Broker:
         fsync_interval_ms: int = 1000,
         maintenance_interval_ms: int = 30_000,
         clock: Clock | None = None,
+        metrics: bool = True,
     ) -> None:
         if fsync not in FSYNC_MODES:
             raise InvalidConfigError(f"fsync is {fsync!r}; allowed are {', '.join(map(repr, FSYNC_MODES))}")
@@ -85,6 +87,7 @@ class Broker:
         self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
         self._catalog = Catalog(self.path)
         self._groups = GroupStore(self.path, fsync == "always")
+        self._metrics_store = MetricsStore(self.path) if metrics else None
         self._lock = threading.RLock()
         self._topics: dict[str, TopicConfig] = {}
         self._topics_generation = -1
@@ -168,6 +171,8 @@ class Broker:
                 log._unlock()
                 log.close(durable=False)
                 self._remove_directory(log.directory)
+            if self._metrics_store is not None:
+                self._metrics_store.retire(self.clock.time_ms(), name)
         with self._lock:
             for number in range(config.partitions):
                 self._logs.pop((name, number), None)
@@ -226,6 +231,8 @@ class Broker:
         """Delete a consumer group and its offsets. Raises `UnknownGroupError`, `GroupNotEmptyError`."""
         self._check_open()
         GroupAdmin(self).delete(group)
+        if self._metrics_store is not None:
+            self._metrics_store.retire(self.clock.time_ms(), group=group)
 
     def reset_offsets(
         self,
@@ -406,7 +413,10 @@ class Broker:
 
     def _open_log(self, name: str, number: int, config: TopicConfig) -> PartitionLog:
         directory = self.path / f"{name}-{number}"
-        return PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled)
+        log = PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled)
+        if self._metrics_store is not None:
+            self._metrics_store.count_partition(log, self.clock.time_ms())
+        return log
 
     def _rolled(self, log: PartitionLog) -> None:
         if log.config.retention_bytes >= 0:
@@ -449,6 +459,8 @@ class Broker:
         self._directory.rejoin()
         self._catalog.after_fork()
         self._groups.after_fork()
+        if self._metrics_store is not None:
+            self._metrics_store.after_fork()
         self._keeper.after_fork()
         self._transactions.after_fork()
         for log in self._logs.values():

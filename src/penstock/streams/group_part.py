@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock._native.metrics import GROUP, WORDS
 from penstock.errors import FencedError, InvalidTypeError
 from penstock.storage.group_store import EPOCH
 from penstock.streams.membership import GroupSettings, Listener, Membership, committed_offset
@@ -19,6 +20,8 @@ from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
 if TYPE_CHECKING:
     from penstock._native.fetcher import PartitionReader
     from penstock.streams.consumer import Consumer
+
+COMMITS, REFUSED = WORDS[GROUP]["commits"], WORDS[GROUP]["refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,10 @@ class GroupPart:
         self._member: Membership | None = None
         self._rebalancing = False
         self.untouched = True
-        consumer._commit_to(self._broker._groups.commits, auto_commit)
+        store = self._broker._metrics_store
+        now_ms = self._broker.clock.time_ms()
+        self._counters = None if store is None else store.group(settings.group, now_ms)
+        consumer._commit_to(self._broker._groups.commits, auto_commit, self._counters)
 
     @property
     def member_id(self) -> str | None:
@@ -160,6 +166,9 @@ class GroupPart:
                     )
         if self._broker.fsync == "always":
             store.sync()
+        if self._counters is not None:
+            self._counters.add(COMMITS, 1)
+            self._counters.add(REFUSED, len(refused))
         if refused:
             names = ", ".join(map(str, refused))
             raise FencedError(f"{names}: not owned by this member of group {self.settings.group!r} (any more)")
@@ -171,7 +180,7 @@ class GroupPart:
     def offsets_for_transaction(self, readers: list[PartitionReader]) -> list[tuple[int, int, int]]:
         """(cell, claim, position) of each; auto-commit ends, for it would commit what a transaction may abort."""
         self.auto_commit = False
-        self._consumer._commit_to(self._broker._groups.commits, False)
+        self._consumer._commit_to(self._broker._groups.commits, False, self._counters)
         return [(reader.cell, reader.claim, reader.position) for reader in readers if reader.position >= 0]
 
     # --- leaving -----------------------------------------------------------------------------------------------------
