@@ -3,19 +3,24 @@
 Needs the extra `penstock[events]`. The patterns use Penstock's public API only.
 """
 
+from penstock.events.aggregate import Aggregate
 from penstock.events.applies import applies
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.errors import (
+    AggregateNotFoundError,
     IncompatibleSchemaError,
     InvalidEventError,
+    LostKeyError,
     StreamDeletedError,
     UnknownEventTypeError,
     WrongVersionError,
 )
 from penstock.events.event import Event
+from penstock.events.personal import FORGOTTEN, Personal
 from penstock.events.registry import Registry, registry
 from penstock.events.retry import Retry
+from penstock.events.snapshots import SnapshotInfo
 from penstock.events.store import (
     ANY,
     NO_STREAM,
@@ -29,19 +34,25 @@ from penstock.events.store import (
 
 __all__ = [
     "ANY",
+    "Aggregate",
+    "AggregateNotFoundError",
     "AppendResult",
     "Envelope",
     "Event",
     "EventStore",
     "ExpectedVersion",
+    "FORGOTTEN",
     "IncompatibleSchemaError",
     "InvalidEventError",
+    "LostKeyError",
     "NO_STREAM",
+    "Personal",
     "Query",
     "RecordedEvent",
     "Registry",
     "Retry",
     "STREAM_EXISTS",
+    "SnapshotInfo",
     "StreamDeletedError",
     "UnknownEventTypeError",
     "WrongVersionError",

@@ -59,3 +59,17 @@ class StreamDeletedError(PenstockError, KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class AggregateNotFoundError(PenstockError, KeyError):
+    """The aggregate has no events."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class LostKeyError(PenstockError, KeyError):
+    """The key of personal data is not there, and was not destroyed by forgetting: restore the file of the keys."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,8 +18,19 @@ def _check(name: str, type_name: object, version: object) -> None:
         raise InvalidArgumentError(f"version of {name} is {version!r}; allowed is an int from 1")
 
 
+def _personal_names(name: str, subject: object, personal: Iterable[str]) -> tuple[str, ...]:
+    if subject is not None and (not isinstance(subject, str) or not subject):
+        raise InvalidArgumentError(
+            f"subject of {name} is {subject!r}; allowed is the name of a field, or a text with such"
+        )
+    names = (personal,) if isinstance(personal, str) else tuple(personal)
+    if not all(isinstance(item, str) and item for item in names):
+        raise InvalidArgumentError(f"personal of {name} is {personal!r}; allowed are names of its fields")
+    return names
+
+
 class EventMeta(msgspec.StructMeta):
-    """Takes `type` and `version` of an event class and registers it."""
+    """Takes `type`, `version`, `subject` and `personal` of an event class and registers it."""
 
     def __new__(
         mcls,
@@ -28,13 +40,20 @@ class EventMeta(msgspec.StructMeta):
         *,
         type: str | None = None,
         version: int = 1,
+        subject: str | None = None,
+        personal: Iterable[str] = (),
         **struct_options: Any,
     ) -> Any:
         _check(name, type, version)
+        names = _personal_names(name, subject, personal)
         struct_options.setdefault("frozen", True)
         cls: Any = super().__new__(mcls, name, bases, namespace, **struct_options)
         cls.event_type = name if type is None else type
         cls.event_version = version
+        if subject is not None or not hasattr(cls, "event_subject"):
+            cls.event_subject = subject
+        if names or not hasattr(cls, "event_personal"):
+            cls.event_personal = names
         if any(isinstance(base, EventMeta) for base in bases):  # all but Event itself
             registry.register(cls)
         return cls
@@ -49,7 +68,10 @@ class Event(msgspec.Struct, metaclass=EventMeta):
 
     Its fields are the envelope's data; they are validated when an event is read. Events are immutable (`frozen=False`
     as a class option lifts that). Other msgspec options (`rename`, `forbid_unknown_fields`, ...) may be given too.
+    `personal`: fields that an event store can forget, and `subject`: whose they are; see docs/erasure.md.
     """
 
     event_type: ClassVar[str]
     event_version: ClassVar[int]
+    event_subject: ClassVar[str | None]
+    event_personal: ClassVar[tuple[str, ...]]

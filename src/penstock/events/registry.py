@@ -29,6 +29,8 @@ class Registry:
         self._classes: dict[str, dict[int, type[Event]]] = {}
         self._latest: dict[str, type[Event]] = {}
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
+        self.generation = 0
+        """Grows whenever a class or an upcaster is added: what was derived from them has to be derived again."""
 
     def register(self, cls: type[Event]) -> None:
         """Make a class known under its type and version."""
@@ -36,6 +38,7 @@ class Registry:
             versions = self._classes.setdefault(cls.event_type, {})
             versions[cls.event_version] = cls
             self._latest[cls.event_type] = versions[max(versions)]
+            self.generation += 1
 
     def types(self) -> dict[str, list[int]]:
         """The versions known of every type."""
@@ -60,7 +63,9 @@ class Registry:
             raise InvalidArgumentError(f"from_version is {from_version!r}; allowed is an int from 1")
 
         def register(function: Upcaster) -> Upcaster:
-            self._upcasters[event_type, from_version] = function
+            with self._lock:
+                self._upcasters[event_type, from_version] = function
+                self.generation += 1
             return function
 
         return register
@@ -81,6 +86,10 @@ class Registry:
         except (msgspec.MsgspecError, UnicodeError) as error:
             target = f"{event_type} version {cls.event_version}"
             raise InvalidEventError(f"data of {event_type} version {version} are no {target}: {error}") from error
+
+    def upcasts(self, event_type: str, version: int) -> bool:
+        """Whether data of this version are changed by upcasters on their way to the latest class."""
+        return self._has_upcaster(event_type, version, self.get(event_type).event_version)
 
     def _has_upcaster(self, event_type: str, start: int, end: int) -> bool:
         return any((event_type, version) in self._upcasters for version in range(start, end))

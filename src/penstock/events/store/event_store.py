@@ -7,11 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from penstock._native.records import Record
 from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
+from penstock.events.aggregate_store import AggregateStore
 from penstock.events.envelope import Envelope
+from penstock.events.erasure import Erasure, Forgetting
 from penstock.events.errors import StreamDeletedError, WrongVersionError
 from penstock.events.event import Event
+from penstock.events.snapshots import SnapshotFile
 from penstock.events.store import record_format as rf
+from penstock.events.store.append_result import AppendResult
 from penstock.events.store.expected import ANY, Expected, check_expected, fits, wrong_version
 from penstock.events.store.index import Index
 from penstock.events.store.query import Query, check_tags
@@ -27,15 +32,6 @@ TAGGED = "$tagged"
 """The stream of events that were appended without one."""
 
 
-class AppendResult(NamedTuple):
-    """Where events were stored."""
-
-    version: int
-    """Version of the last one in its stream, from 0."""
-    position: int
-    """Global position of the last one, from 1."""
-
-
 class _Part(NamedTuple):
     stream: str
     envelopes: list[Envelope]
@@ -44,7 +40,7 @@ class _Part(NamedTuple):
     given: bool  # the caller made the envelopes: the same ids may come again
 
 
-class EventStore:
+class EventStore(AggregateStore, Forgetting):
     """`EventStore(broker, "shop")`: the store of that name, made when there is none.
 
     Any number of stores a broker, of objects a store, of threads and processes. `source`: the source in the envelopes
@@ -60,6 +56,9 @@ class EventStore:
         self._lock = threading.RLock()
         self._index = Index(self._log)
         self._streams: dict[str, Stream] = {}
+        self._erasure = Erasure(broker.path / f"{name}.keys.sqlite3")
+        self._snapshot_file = SnapshotFile(broker.path / f"{name}.snapshots.sqlite3", self._erasure)
+        self._replays = {}
         self._closed = False
         broker._register(self)
 
@@ -136,6 +135,7 @@ class EventStore:
             else Envelope.wrap(item, self.source, metadata=dict(metadata or {}), clock=self.broker.clock)
             for item in items
         ]
+        envelopes = self._erasure.seal(envelopes, self.broker.clock.time_ms())
         all_tags = [list(dict.fromkeys([*common, *check_tags(getattr(item, "tags", ()))])) for item in items]
         return _Part(stream, envelopes, all_tags, expected, any(isinstance(item, Envelope) for item in items))
 
@@ -238,29 +238,33 @@ class EventStore:
         _check_stream(stream)
         first = _checked_int("from_version", from_version, 0)
         left = _checked_limit(limit)
+        last = None if until is None or isinstance(until, datetime) else _checked_int("until", until, 0)
+        at = _checked_time(until) if isinstance(until, datetime) else None
+        return _cut(map(self._recorded, self._records_of(stream, first, last)), at, backwards, left)
+
+    def _records_of(self, stream: str, first: int, last: int | None = None) -> Iterator[Record]:
+        """The records of a stream's events that may be read, from version `first` to `last`, as they are now."""
         with self._lock:
             self._catch_up()
             known = self._existing(stream)
-        last = known.last_version
-        at = None
-        if isinstance(until, datetime):
-            at = _checked_time(until)
-        elif until is not None:
-            last = min(last, _checked_int("until", until, 0))
-        first = max(first, known.first_version)
-        found = self._young(known, self._events(stream, first, last))
-        return _cut(found, at, backwards, left)
+        last = known.last_version if last is None else min(last, known.last_version)
+        found = self._records(stream, max(first, known.first_version), last)
+        if known.state.max_age_ms is None:
+            return found
+        oldest = self._log.clock.time_ms() - known.state.max_age_ms
+        return (record for record in found if record.timestamp_ms >= oldest)
 
-    def _young(self, known: Stream, found: Iterable[RecordedEvent]) -> Iterator[RecordedEvent]:
-        age = known.state.max_age_ms
-        oldest = -(2**63) if age is None else self._log.clock.time_ms() - age
-        return (event for event in found if event.timestamp_ms >= oldest)
-
-    def _events(self, stream: str, first: int, last: int) -> Iterator[RecordedEvent]:
+    def _records(self, stream: str, first: int, last: int) -> Iterator[Record]:
         rows = self._index.rows(rf.stream_term(stream))
         for number, offset in list(rows):
             if first <= number <= last:
-                yield from map(RecordedEvent, self._log.read(offset, offset + 1))
+                yield from self._log.read(offset, offset + 1)
+
+    def _events(self, stream: str, first: int, last: int) -> Iterator[RecordedEvent]:
+        return map(self._recorded, self._records(stream, first, last))
+
+    def _recorded(self, record: Record) -> RecordedEvent:
+        return RecordedEvent(record, self._erasure)
 
     def read_all(
         self, after: int = 0, limit: int | None = None, backwards: bool = False, until: int | datetime | None = None
@@ -284,7 +288,7 @@ class EventStore:
     def _all(self, start: int, end: int) -> Iterator[RecordedEvent]:
         for record in self._log.read(start, end):
             if rf.is_event(record):
-                yield RecordedEvent(record)
+                yield self._recorded(record)
 
     def query(self, query: Query, after: int = 0, limit: int | None = None) -> Iterator[RecordedEvent]:
         """The events that match, stored after position `after`, in order. Lazy; as `read_all`."""
@@ -303,7 +307,7 @@ class EventStore:
             offsets.update(offset for term in terms for _, offset in self._index.rows(term) if start <= offset < end)
         for offset in sorted(offsets):
             for record in self._log.read(offset, offset + 1):
-                event = RecordedEvent(record)
+                event = self._recorded(record)
                 if query.matches(event.type, event.tags):
                     yield event
 
@@ -316,7 +320,7 @@ class EventStore:
         with self._lock:
             self._catch_up()
             rows = list(self._index.rows(rf.category_term(category)))
-        found = (RecordedEvent(r) for _, offset in rows if offset >= start for r in self._log.read(offset, offset + 1))
+        found = (self._recorded(r) for _, offset in rows if offset >= start for r in self._log.read(offset, offset + 1))
         return _cut(found, None, False, left)
 
     # --- streams ---------------------------------------------------------------------------------------------------
@@ -393,6 +397,11 @@ class EventStore:
             raise StreamDeletedError(f"stream {stream!r} was deleted for ever (tombstone)")
         return known
 
+    def _deleted_at(self, stream: str) -> int:
+        """The version that was the last one when the stream was deleted; -1: it was not."""
+        with self._lock:
+            return self._stream(stream).state.deleted_at
+
     def _stream(self, stream: str) -> Stream:
         known = self._streams.get(stream)
         if known is None:
@@ -427,10 +436,14 @@ class EventStore:
     def close(self) -> None:
         """Let go of the index. The broker closes its stores with it. May be repeated."""
         self._closed = True
+        self._erasure.keys.close()
+        self._snapshot_file.close()
         self.broker._unregister(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+        self._erasure.keys.after_fork()
+        self._snapshot_file.after_fork()
 
     def __enter__(self) -> Self:
         return self

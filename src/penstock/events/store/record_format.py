@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from penstock._native.records import Record
+from penstock.errors import CorruptionError
 
 VERSION = "version"
 TYPE = "type"
@@ -29,6 +30,14 @@ def event_headers(version: int, event_type: str, schema: int, tags: Sequence[str
 def is_event(record: Record) -> bool:
     """Whether the record is an event's; what others put into the topic is passed over."""
     return record.key is not None and [name for name, _ in record.headers[:3]] == [VERSION, TYPE, SCHEMA]
+
+
+def version_of(record: Record) -> int:
+    """An event's version in its stream. Raises `CorruptionError`."""
+    for name, value in record.headers:
+        if name == VERSION and value is not None:
+            return int(value)
+    raise CorruptionError(f"the record at offset {record.offset} is no event", "", record.offset, "a version", None)
 
 
 def category_of(stream: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from penstock._native.records import Record
 from penstock.errors import CorruptionError
 from penstock.events.envelope import Envelope
+from penstock.events.erasure import MARK, Erasure
 from penstock.events.event import Event
 from penstock.events.store.record_format import SCHEMA, TAG, TYPE, VERSION
 
@@ -15,10 +16,11 @@ from penstock.events.store.record_format import SCHEMA, TAG, TYPE, VERSION
 class RecordedEvent:
     """A stored event. What is in its envelope is decoded when it is asked for."""
 
-    __slots__ = ("_envelope", "_event", "_record", "schema_version", "stream", "tags", "type", "version")
+    __slots__ = ("_envelope", "_erasure", "_event", "_record", "schema_version", "stream", "tags", "type", "version")
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, erasure: Erasure) -> None:
         self._record = record
+        self._erasure = erasure
         self._envelope: Envelope | None = None
         self._event: Event | None = None
         found: dict[str, str] = {}
@@ -51,14 +53,15 @@ class RecordedEvent:
 
     @property
     def value(self) -> bytes:
-        """The envelope as it was stored."""
+        """The envelope as it was stored; personal data are sealed."""
         return self._record.value or b""
 
     @property
     def envelope(self) -> Envelope:
-        """The envelope. Raises `InvalidEventError`."""
+        """The envelope. Raises `InvalidEventError`, `LostKeyError`."""
         if self._envelope is None:
-            self._envelope = Envelope.from_json(self.value)
+            envelope = Envelope.from_json(self.value)
+            self._envelope = self._erasure.open(envelope) if MARK in self.value else envelope
         return self._envelope
 
     @property
