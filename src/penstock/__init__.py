@@ -44,8 +44,9 @@ from penstock.queues.batch import BatchResult
 from penstock.queues.broker import Broker, open
 from penstock.queues.exchange import Exchange
 from penstock.queues.matchers import Binding
-from penstock.queues.queue import Queue, QueueStats
+from penstock.queues.queue import Queue
 from penstock.queues.queue_config import QueueConfig
+from penstock.queues.queue_stats import QueueStats
 from penstock.queues.redrive import RedriveReport, RedriveTask
 from penstock.queues.retry import RetryPolicy
 from penstock.queues.schedule import Schedule

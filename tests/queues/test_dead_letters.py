@@ -11,7 +11,8 @@ import pytest
 
 import penstock
 from penstock import InvalidConfigError, StaleReceiptError, VirtualClock
-from penstock.queues.share_group import BURY
+from penstock.queues.dead_letter import dead_letter_headers
+from penstock.queues.dead_lettering import BURY
 
 
 @pytest.fixture
@@ -164,12 +165,76 @@ def test_a_letter_stored_before_a_death_is_not_stored_again(broker: penstock.Bro
     queue = broker.queue("q", max_receives=1, dead_letter="dead", visibility_timeout=10.0)
     queue.send(b"x")
     message = one(queue)
-    queue._delivery_of(0).settle(message.offset, message.delivery_count, BURY, 0)
-    queue._store_letter(message, "delivery_limit", None, None, clock.time_ms())  # and killed before it is settled
+    queue._delivery_of(0).settle(message.offset, message.delivery_count, BURY, 1)
+    queue._dead_lettering.store(message, "delivery_limit", None, None, clock.time_ms())  # and killed
     clock.advance(10)
     assert queue.receive(wait=0) == []
     assert broker.queue("dead").stats().sent == 1
     assert queue.stats().in_flight == 0
+
+
+@pytest.mark.parametrize("stored", [0, 1, 2])
+@pytest.mark.parametrize("max_receives", [1, None])
+def test_an_exchange_stores_each_letter_once_whenever_its_publisher_died(
+    broker: penstock.Broker, clock: VirtualClock, stored: int, max_receives: int | None
+) -> None:
+    places = [broker.queue("a"), broker.create_topic("b")]
+    exchange = broker.exchange("dlx", type="fanout")
+    for place in places:
+        exchange.bind(place)
+    queue = broker.queue("q", max_receives=max_receives, dead_letter_exchange="dlx", visibility_timeout=10.0)
+    queue.send(b"x", group_id="g")
+    message = one(queue)
+    queue._delivery_of(0).settle(message.offset, message.delivery_count, BURY, 2)  # rejected
+    headers = dead_letter_headers(message, "q", "rejected", None, clock.time_ms())
+    for place in places[:stored]:  # it comes so far, and is killed
+        place.append(b"x", None, headers) if place.name == "b" else place._store_letter(message, headers)
+    clock.advance(10)
+    assert queue.receive(wait=0) == []
+    assert [broker.topic(name).log(0).log_end_offset for name in "ab"] == [1, 1]
+    letter = one(broker.queue("a"))
+    assert (header(letter, "dead-letter-reason"), letter.group_id) == ("rejected", "g")
+    assert queue.stats().in_flight == 0
+
+
+def test_a_letter_is_not_refused_by_a_full_queue(broker: penstock.Broker) -> None:
+    full = broker.queue("full", max_length=1, overflow="reject-publish")
+    full.send(b"first")
+    queue = broker.queue("q", dead_letter="full")
+    queue.send(b"x")
+    one(queue).reject()
+    assert [message.value for message in full.receive(wait=0)] == [b"first", b"x"]
+
+
+def test_limited_queues_may_be_each_other_s_dead_letters(broker: penstock.Broker) -> None:
+    first = broker.queue("first", max_length=1, dead_letter="second")
+    second = broker.queue("second", max_length=1, dead_letter="first")
+    for number in range(4):
+        first.send(b"%d" % number)
+        second.send(b"%d" % number)
+    assert first.stats().ready == second.stats().ready == 1
+
+
+def test_a_foreign_x_death_header_is_borne(broker: penstock.Broker) -> None:
+    queue, letters = broker.queue("q", dead_letter="dead"), broker.queue("dead")
+    for text in (b"{", b"[1]", b'[{"queue": "q", "reason": "rejected", "count": "many"}]'):
+        queue.send(b"x", headers=[("x-death", text)])
+        one(queue).reject()
+        assert json.loads(header(one(letters), "x-death"))[0]["count"] == 1
+
+
+def test_a_filter_that_raises_fails_the_task(broker: penstock.Broker) -> None:
+    queue = broker.queue("q")
+    queue.send(b"x")
+    one(queue).reject()
+
+    def broken(message: penstock.Message) -> bool:
+        raise RuntimeError("no")
+
+    task = queue.start_redrive(filter=broken)
+    with pytest.raises(RuntimeError, match="no"):
+        task.result(10)
+    assert task.status == "FAILED" and queue.stats().dead == 1
 
 
 def test_two_threads_redrive_at_once(tmp_path: Path) -> None:

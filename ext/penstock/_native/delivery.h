@@ -31,6 +31,7 @@
 #define OWNER_MS 5
 #define OWNED 8192
 #define DELIVERY_SLOTS 131072
+#define DELIVERY_FIRSTS_BYTES (8 * DELIVERY_CHUNK) /* when a record was first received, ms; only of those that came back */
 #define DELIVERY_CONTROL_BYTES (4096 + 8 * DELIVERY_RING)
 
 #define VISIBLE_SHIFT 22
@@ -39,6 +40,7 @@
 #define VISIBLE_MAX (VISIBLE_NEVER - 16)
 #define DEAD_REASONS 3 /* reasons up to this: kept for looking at and redriving; above: dropped or moved elsewhere */
 #define COUNT_MAX 1023
+#define MARKED 1015 /* failures from here on: its holder is about to dead-letter it; COUNT_MAX less the reason */
 #define FAILURES_SHIFT 2
 #define ACQUIRED_SHIFT 12
 
@@ -140,14 +142,14 @@ static inline int64_t acquired_next(int64_t acquired) { return acquired < COUNT_
 /* The word after an acquisition; a lock that ran out was a failure. */
 static inline uint64_t word_acquire(uint64_t w, int64_t until) {
     int64_t failures = word_failures(w);
-    if (word_state(w) == ACQUIRED && failures < COUNT_MAX) failures++;
+    if (word_state(w) == ACQUIRED && failures < MARKED - 1) failures++;
     return word_make(until, acquired_next(word_acquired(w)), failures, ACQUIRED);
 }
 
 #define WORD_STALE UINT64_MAX /* no word is this */
 
 /* The word after what its receiver asks for; WORD_STALE when the receipt is. `visible` as RELEASE, FAIL, RENEW need it; for
- * REJECT the reason. */
+ * REJECT and BURY the reason. */
 static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int64_t visible) {
     int64_t acquired = word_acquired(w), failures = word_failures(w);
     if (acquired != receipt || acquired == 0) return WORD_STALE;
@@ -156,10 +158,10 @@ static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int6
     switch (action) {
     case ACCEPT: return word_make(VISIBLE_NEVER, acquired, failures, ACKNOWLEDGED);
     case RELEASE: return word_make(visible, acquired, failures, AVAILABLE);
-    case FAIL: return word_make(visible, acquired, failures < COUNT_MAX ? failures + 1 : COUNT_MAX, AVAILABLE);
+    case FAIL: return word_make(visible, acquired, failures + (failures < MARKED - 1), AVAILABLE);
     case REJECT: return word_make(VISIBLE_NEVER - visible, acquired, failures, ARCHIVED);
     case RENEW: return word_make(visible, acquired, failures, ACQUIRED);
-    case BURY: return word_make(word_visible(w), acquired, COUNT_MAX, ACQUIRED); /* a letter is about to be stored */
+    case BURY: return word_make(word_visible(w), acquired, COUNT_MAX - visible, ACQUIRED); /* a letter is about to be stored */
     case UNDO: return word_make(visible, acquired - 1, failures, AVAILABLE); /* it was not handed out */
     }
     return WORD_STALE;
@@ -246,7 +248,7 @@ static inline void view_rebuild(delivery_view *v) {
 
 /* --- claiming -------------------------------------------------------------------------------------------------- */
 
-typedef struct { int64_t offset; uint64_t word; int64_t visible; int timed_out; } delivery_claim; /* `visible`: before the claim */
+typedef struct { int64_t offset; uint64_t word, before; int64_t first_ms; } delivery_claim; /* the word after and before the claim */
 
 static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, int parked, int64_t until, delivery_claim *out) {
     uint64_t *p = view_word(v, offset), w = word_get(p), next;
@@ -258,8 +260,7 @@ static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, in
     }
     out->offset = offset;
     out->word = next;
-    out->visible = word_visible(w);
-    out->timed_out = word_state(w) == ACQUIRED;
+    out->before = w;
     return 1;
 }
 
@@ -300,7 +301,7 @@ static inline int64_t view_claim_pass(delivery_view *v, int64_t now, int64_t unt
                     if (v->slots) {
                         delivery_slot *slot = &v->slots[view_link(v, at)->slot - 1];
                         if (slot->head != at + 1) { /* in flight behind its head, and run out: it waits for the head again */
-                            word_put(words + at, word_make(VISIBLE_PARKED, word_acquired(w), word_failures(w) + (word_failures(w) < COUNT_MAX), AVAILABLE));
+                            word_put(words + at, word_make(VISIBLE_PARKED, word_acquired(w), word_failures(w) + (word_failures(w) < MARKED - 1), AVAILABLE));
                             continue;
                         }
                     }
@@ -357,7 +358,7 @@ static inline int64_t claims_count(metrics_share *m, const delivery_claim *claim
     if (!m || n == 0) return -1;
     for (int64_t i = 0; i < n; i++) {
         again += word_acquired(claims[i].word) > 1;
-        timed_out += claims[i].timed_out;
+        timed_out += word_state(claims[i].before) == ACQUIRED;
     }
     metrics_add(&m->receives, 1);
     metrics_add(&m->received, handed_out);

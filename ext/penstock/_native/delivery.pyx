@@ -54,7 +54,7 @@ cdef class Delivery(DeliveryStates):
 
     def claim(self, queue not None, list out not None, int64_t now_ms, int64_t until_ms, Py_ssize_t wanted, int64_t failures_max):
         """Acquire up to `wanted` messages until `until_ms` (with `now_ms` -1: so long from the machine's time) and append them to `out`; returns those that failed too often, to be
-        dead-lettered by the caller, as a list of (message, when its last lock ran out, if its holder was about to dead-letter it; else None).
+        dead-lettered by the caller, as a list of (message, reason, when its last lock ran out, if its holder was about to dead-letter it; else None).
 
         Raises `CorruptionError` when the first one cannot be read: a failure, hidden for as long as it was asked for.
         """
@@ -81,6 +81,7 @@ cdef class Delivery(DeliveryStates):
                     self.control.dirty = 1
                 n = view_claim(&self.view, now_ms, until_ms, wanted, getpid(), claims)
                 self.control.dirty = 0
+                self._note_firsts(claims, n, now_ms, until_ms)
             finally:
                 lock_release(&self.lock)
             if self.ordered:
@@ -110,10 +111,11 @@ cdef class Delivery(DeliveryStates):
                         continue
                     message.receipt = word_acquired(claims[i].word)
                     message.failures = word_failures(claims[i].word)
-                    if failures_max > 0 and message.failures >= failures_max:
+                    message.first_ms = claims[i].first_ms
+                    if message.failures >= MARKED or failures_max > 0 and message.failures >= failures_max:
                         if exhausted is None:
                             exhausted = []
-                        exhausted.append((message, claims[i].visible if message.failures == COUNT_MAX else None))
+                        exhausted.append((message, COUNT_MAX - message.failures, word_visible(claims[i].before)) if message.failures >= MARKED else (message, REASON_DELIVERY_LIMIT, None))
                     else:
                         out.append(message)
             self._count(claims, n, out, had, now_ms)
@@ -131,6 +133,22 @@ cdef class Delivery(DeliveryStates):
             message.received_ns = monotonic_ns()
             message.weight = handed_out * (METRICS_SAMPLE if handed_out < METRICS_SAMPLE else 1)
             metrics_observe_shared(&self.metrics.wait_ms, max(now_ms - message.record.timestamp_ms, 0), message.weight)
+        return 0
+
+    cdef int _note_firsts(self, delivery_claim *claims, int64_t n, int64_t now_ms, int64_t until_ms) except -1:
+        """When each claimed message was first received: now, or what was kept, or what its last lock tells. Under the lock."""
+        cdef int64_t i
+        cdef int64_t *kept
+        cdef bint unusual = until_ms - now_ms != self.visibility_ms
+        for i in range(n):
+            claims[i].first_ms = now_ms
+            if word_acquired(claims[i].before):
+                self._keep_first(claims[i].offset, claims[i].before)
+                claims[i].first_ms = self._first_received(claims[i].offset, claims[i].before) or now_ms
+            elif unusual:
+                kept = self._first(claims[i].offset, True)
+                if kept != NULL:
+                    kept[0] = now_ms
         return 0
 
     cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1:
@@ -196,7 +214,17 @@ cdef class Delivery(DeliveryStates):
             word = self._word(offset)
             message.receipt = word_acquired(word)
             message.failures = word_failures(word)
+            message.first_ms = self._first_read(offset, word)
         return message
+
+    cdef int64_t _first_read(self, int64_t offset, uint64_t word) except -1:
+        if word_acquired(word) == 0:
+            return 0
+        self._acquire()
+        try:
+            return self._first_received(offset, word)
+        finally:
+            lock_release(&self.lock)
 
     def acquire(self, queue not None, int64_t offset, int64_t until_ms):
         """Receive the message at one offset, if nobody has it; or None. Not for ordered groups' records behind their head."""
@@ -215,6 +243,8 @@ cdef class Delivery(DeliveryStates):
             if word_state(word) != AVAILABLE or self.ordered and not self._leads(offset):
                 return None
             after = word_acquire(word, until_ms)
+            self._keep_first(offset, word)
+            message.first_ms = self._first_received(offset, word)
             view_lower(&self.view, offset, until_ms)
             word_put(place, after)
             view_touch(&self.view, offset)

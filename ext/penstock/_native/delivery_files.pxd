@@ -18,6 +18,7 @@ cdef class DeliveryFiles:
     cdef public bint sync_each
     cdef Mapping control_map, slots_map
     cdef list maps
+    cdef dict firsts  # by chunk
     cdef bint new_files
     cdef readonly MetricsBlock counters
     cdef metrics_share *metrics  # in `counters`; NULL: nothing is counted
@@ -28,5 +29,6 @@ cdef class DeliveryFiles:
     cdef int _ensure(self, int64_t end, bint whole=*) except -1
     cdef int _fill(self) except -1
     cdef int _remove_below(self, int64_t first) except -1
+    cdef int64_t *_first(self, int64_t offset, bint make) except? NULL
     cdef bint _mapped(self, int64_t offset) noexcept
     cdef int _acquire(self) except -1

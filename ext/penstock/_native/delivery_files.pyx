@@ -1,7 +1,8 @@
 """The files of a share group's delivery state in one partition, and its lock.
 
 In the group's directory: `control` (lock, start, frontier, minima of chunks), `<20-digit first offset>.words` (one word
-a record and the minima of blocks), and for ordered groups `<...>.links` and `slots` (chains of the records of each group).
+a record and the minima of blocks), for ordered groups `<...>.links` and `slots` (chains of the records of each group), and
+`<...>.firsts` (when records that came back were received first), made for chunks that have such records.
 Thread and process safety: any number of both. Changes are made under the group's lock, but for acknowledging, which is one
 compare and swap. Crash policy: see `delivery.h`.
 """
@@ -45,6 +46,7 @@ cdef class DeliveryFiles:
         self.log = log
         self.ordered = ordered
         self.maps = []
+        self.firsts = {}
         self.control_map = Mapping(f"{directory}/control", DELIVERY_CONTROL_BYTES, True, True)
         self._reserve_ring(0)
         self.control = <delivery_control *>self.control_map.data
@@ -117,6 +119,7 @@ cdef class DeliveryFiles:
             kept = {self.view.first + i: pair for i, pair in enumerate(self.maps)}
             if kept:
                 self._remove_below(first << DELIVERY_CHUNK_BITS)
+                self.firsts = {number: map for number, map in self.firsts.items() if number >= first}
             self.maps = []
             while first + len(self.maps) <= last and first + len(self.maps) in kept:
                 self.maps.append(kept[first + len(self.maps)])
@@ -174,6 +177,23 @@ cdef class DeliveryFiles:
             if name[:20].isdigit() and int(name[:20]) < first:
                 os.unlink(f"{self.directory}/{name}")
         return 0
+
+    cdef int64_t *_first(self, int64_t offset, bint make) except? NULL:
+        """Where the time is kept at which a record was first received; NULL when it is not. Under the lock.
+
+        Made when there is room on the disk. When there is none, the time is not kept: it is not worth refusing a message.
+        """
+        cdef int64_t number = offset >> DELIVERY_CHUNK_BITS
+        cdef Mapping map = self.firsts.get(number)
+        if map is None:
+            path = f"{self.directory}/{number << DELIVERY_CHUNK_BITS:020d}.firsts"
+            if not make and not os.path.exists(path):
+                return NULL
+            map = Mapping(path, DELIVERY_FIRSTS_BYTES, True, True)
+            if map.file_size() < DELIVERY_FIRSTS_BYTES and file_reserve(map.fd, 0, DELIVERY_FIRSTS_BYTES) != 0:
+                return NULL
+            self.firsts[number] = map
+        return <int64_t *>map.data + (offset & (DELIVERY_CHUNK - 1))
 
     def sync(self):
         """What was settled before is on the disk when this returns."""

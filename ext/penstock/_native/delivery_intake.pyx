@@ -52,6 +52,7 @@ cdef class DeliveryIntake(DeliveryFiles):
         cdef delivery_control *c = self.control
         cdef control_slot slot
         cdef int64_t offset, end
+        cdef int64_t *first
         control_snapshot(self.log.control, &slot)
         end = slot.log_end_offset
         self._acquire()
@@ -60,6 +61,9 @@ cdef class DeliveryIntake(DeliveryFiles):
             self._ensure(max(c.frontier, end), True)
             for offset in range(end, c.frontier):
                 view_word(&self.view, offset)[0] = 0
+                first = self._first(offset, False)
+                if first != NULL:
+                    first[0] = 0
             c.frontier = min(c.frontier, end)
             c.touched = c.frontier
             for offset in range(c.start, c.frontier):

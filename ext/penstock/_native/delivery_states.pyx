@@ -33,6 +33,30 @@ cdef class DeliveryStates(DeliveryIntake):
             lock_release(&self.lock)
         return word
 
+    # --- when it was first received --------------------------------------------------------------------------------
+
+    cdef int64_t _first_received(self, int64_t offset, uint64_t word) except -1:
+        """When a record with this word was first received, ms; 0 when it never was, or nobody knows. Under the lock."""
+        cdef int64_t *kept
+        if word_acquired(word) == 0:
+            return 0
+        kept = self._first(offset, False)
+        if kept != NULL and kept[0]:
+            return kept[0]
+        return max(1, word_visible(word) - self.visibility_ms) if word_state(word) == ACQUIRED else 0
+
+    cdef int _keep_first(self, int64_t offset, uint64_t word) except -1:
+        """Before the word of a record forgets it: while its first lock lasts, that is what tells. Under the lock."""
+        cdef int64_t first
+        cdef int64_t *kept
+        if word_acquired(word) != 1 or word_state(word) != ACQUIRED:
+            return 0
+        first = self._first_received(offset, word)
+        kept = self._first(offset, True)
+        if kept != NULL:
+            kept[0] = first
+        return 0
+
     # --- settling --------------------------------------------------------------------------------------------------
 
     cdef int accept(self, int64_t offset, int64_t receipt) except -1:
@@ -76,6 +100,8 @@ cdef class DeliveryStates(DeliveryIntake):
                     raise self._stale(offset, receipt, word)
                 if after == word:
                     return 0
+                if action != ACCEPT and action != UNDO:
+                    self._keep_first(offset, word)
                 if self.ordered or word_dead(after):
                     self.control.dirty = 1
                 if self.ordered and word_state(after) == AVAILABLE and not self._leads(offset):

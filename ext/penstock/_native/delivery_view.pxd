@@ -13,9 +13,11 @@ cdef extern from "delivery.h" nogil:
         DELIVERY_WORDS_AT
         DELIVERY_CHUNK_BYTES
         DELIVERY_SLOTS
+        DELIVERY_FIRSTS_BYTES
         DELIVERY_CONTROL_BYTES
         VISIBLE_SHIFT
         COUNT_MAX
+        MARKED
         AVAILABLE
         ACQUIRED
         ACKNOWLEDGED
@@ -64,8 +66,8 @@ cdef extern from "delivery.h" nogil:
     ctypedef struct delivery_claim:
         int64_t offset
         uint64_t word
-        int64_t visible
-        int timed_out
+        uint64_t before
+        int64_t first_ms
 
     ctypedef struct delivery_counts:
         int64_t ready

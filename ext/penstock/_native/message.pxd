@@ -10,5 +10,6 @@ cdef class Message:
     cdef DeliveryStates delivery
     cdef int64_t receipt
     cdef int64_t failures
+    cdef int64_t first_ms
     cdef readonly bint settled
     cdef int64_t received_ns, weight  # when, and for how many this one is timed (0: it is not)

@@ -80,6 +80,26 @@ cdef class Message:
         return self.failures
 
     @property
+    def first_received_ms(self):
+        """When it was first received, milliseconds since the epoch (SQS's ApproximateFirstReceiveTimestamp); None when it
+        never was. Not exact in one case: the first lock ran out after the queue's `visibility_timeout` was changed."""
+        return self.first_ms or None
+
+    @property
+    def attributes(self):
+        """What SQS calls system attributes, under its names: a new dict of str."""
+        found = {"SentTimestamp": str(self.record.timestamp_ms), "ApproximateReceiveCount": str(self.receipt)}
+        if self.first_ms:
+            found["ApproximateFirstReceiveTimestamp"] = str(self.first_ms)
+        if self.record.key is not None:
+            found["MessageGroupId"] = self.group_id
+        for name, value in self.record.pairs or ():
+            if name == "penstock.deduplication-id" and value is not None:
+                found["MessageDeduplicationId"] = value.decode("utf-8", "surrogateescape")
+        found["SequenceNumber"] = f"{self.record.offset:020d}"
+        return found
+
+    @property
     def receipt_handle(self):
         """Names this delivery, for `Queue.delete` and `Queue.change_visibility`, in any process."""
         return f"{self.record.source.partition}.{self.record.offset}.{self.receipt}"

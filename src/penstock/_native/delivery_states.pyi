@@ -10,6 +10,7 @@ MISSING: int
 STATES: tuple[str, ...]
 
 class DeliveryStates(DeliveryIntake):
+    visibility_ms: int
     @property
     def totals(self) -> tuple[int, int, int]: ...
     @property

@@ -7,7 +7,6 @@ import shutil
 import threading
 from typing import Any
 
-from penstock._native.message import Message
 from penstock._native.partition import Bell
 from penstock.clock import Clock
 from penstock.errors import (
@@ -18,16 +17,17 @@ from penstock.errors import (
     UnknownQueueError,
     UnknownTopicError,
 )
-from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY, Headers, header
 from penstock.queues.delivery_store import PREFIX, groups_of
 from penstock.queues.exchange import Exchange
 from penstock.queues.matchers import EXCHANGE_TYPES
+from penstock.queues.ownership import Ownership
 from penstock.queues.queue import Queue
 from penstock.queues.queue_config import QueueConfig
 from penstock.queues.queue_store import QueueStore
 from penstock.queues.router import Router
 from penstock.queues.schedule import Schedule, Schedules
 from penstock.queues.share_group import ShareGroup
+from penstock.storage.directory import SharedLock
 from penstock.storage.topic_config import check_topic_name
 from penstock.streams.broker import Broker as LogBroker
 
@@ -49,8 +49,12 @@ class Broker(LogBroker):
         self._known_queues: tuple[int, dict[str, QueueConfig]] = (-1, {})
         self._known_router: tuple[tuple[int, int], Router] | None = None
         self._senders: dict[tuple[str, str], Any] = {}
+        self._ownership = Ownership(self)
         super().__init__(*args, **options)
         self._routing_bell = Bell(self._bells, _ROUTING_BELL)
+        self._declaring = SharedLock(self.path / "queues.lock")
+        if self._has_queues():
+            self._ownership.delete_transient()
         self._schedules = Schedules(self)
 
     # --- queues ----------------------------------------------------------------------------------------------------
@@ -61,22 +65,31 @@ class Broker(LogBroker):
         When it exists, options that are given and differ are changed for everybody (all but `fifo` and
         `max_priority`, which
         stay: `InvalidConfigError`). A `dead_letter` queue is made as well. Raises `InvalidNameError`,
-        `InvalidConfigError`, `TopicExistsError` (an ordinary topic has this name).
+        `InvalidConfigError`, `TopicExistsError` (an ordinary topic has this name), `LockedError` (it is exclusive, and
+        another broker's).
         """
         check_topic_name(name)
         self._check_open()
         with self._queue_lock:
             config = self.queues().get(name)
+            if config is not None and not self._ownership.check(name, config):
+                config = None
             if config is None or options:
-                self._declare(name, config, options)
+                with self._declaring:  # processes in turn, with what the store says then
+                    self._declare(name, self._queues.queue(name), options)
+            queue = self._opened_queue(name)
+            if options:
+                queue._refresh()
+            return queue
+
+    def _opened_queue(self, name: str) -> Queue:
+        """The handle on a queue that exists, whoever owns it."""
+        with self._queue_lock:
             queue = self._open_queues.get(name)
             if queue is None or queue._closed:
-                queue = Queue(self, name, self._queue_config(name))
-                self._open_queues[name] = queue
+                queue = self._open_queues[name] = Queue(self, name, self._queue_config(name))
                 if queue._config.expires is not None:
                     queue._note_use()
-            elif options:
-                queue._refresh()
             return queue
 
     def queues(self) -> dict[str, QueueConfig]:
@@ -90,13 +103,22 @@ class Broker(LogBroker):
         return dict(found)
 
     def delete_queue(self, name: str) -> None:
-        """Delete a queue with its messages and bindings. Raises `UnknownQueueError`."""
-        self._existing_queue(name)
-        queue = self._open_queues.pop(name, None)
-        if queue is not None:
-            queue.close()
-        self._queues.delete_queue(name)
-        self.delete_topic(name)
+        """Delete a queue with its messages and bindings. Raises `UnknownQueueError`, `LockedError` (it is exclusive,
+        and another broker's)."""
+        if self._ownership.check(name, self._queue_config(check_topic_name(name))):
+            self._delete_queue(name)
+
+    def _delete_queue(self, name: str) -> None:
+        with self._declaring:
+            self._queue_config(name)
+            queue = self._open_queues.pop(name, None)
+            if queue is not None:
+                queue.close()
+            self._queues.delete_queue(name)
+            self.delete_topic(name)
+            self._queues.end(name)
+            self._catalog_bell.ring()
+        self._ownership.release(name)
         self._routing_bell.ring()
 
     def _declare(self, name: str, config: QueueConfig | None, options: dict[str, Any]) -> None:
@@ -105,7 +127,7 @@ class Broker(LogBroker):
             config.check_change(name, options)
             if new == config:
                 return
-        elif name in self.topics():
+        elif name in self.topics() and not self._queues.begun(name):
             raise TopicExistsError(
                 f"topic {name!r} exists and is not a queue; share_consumer reads it with acknowledgements"
             )
@@ -117,16 +139,21 @@ class Broker(LogBroker):
             "retention_ms": -1 if new.retention is None else round(new.retention * 1000),
             "max_message_bytes": new.max_message_bytes,
         }
+        self._queues.begin(name)
         with self._topics_lock():
             exists = name in self._catalog.topics()
+        if exists and config is None:  # somebody died while making or deleting it: what is there is nobody's
+            self.delete_topic(name)
+            exists = False
         if exists:
             self.alter_topic(name, **topic_options)
         else:
-            try:
-                self.create_topic(name, partitions=new.partitions, **topic_options)
-            except TopicExistsError:
-                self.alter_topic(name, **topic_options)  # another process makes the same queue
-        self._queues.save_queue(name, new, self.clock.time_ms())
+            self.create_topic(name, partitions=new.partitions, **topic_options)
+        if new.exclusive:
+            self._ownership.claim(name)
+        else:
+            self._ownership.release(name)
+        self._queues.save_queue(name, new, self.clock.time_ms(), self._incarnation.number)
         self._catalog_bell.ring()
         self._routing_bell.ring()
 
@@ -146,16 +173,6 @@ class Broker(LogBroker):
                     f"dead_letter is {name!r} with fifo={config.fifo}; a queue with fifo={source.fifo} needs the same"
                 )
         return self.queue(name)
-
-    def _dead_letter_exchange(self, config: QueueConfig, message: Message, headers: Headers) -> None:
-        key = config.dead_letter_routing_key
-        if key is None:
-            key = header(headers, ROUTING_KEY) or message.topic
-        kept = [pair for pair in headers if pair[0] not in (ROUTING_KEY, EXCHANGE)]
-        exchange = str(config.dead_letter_exchange)
-        if exchange not in self.exchanges():
-            raise UnknownExchangeError(f"dead_letter_exchange is {exchange!r}, which does not exist")
-        self.exchange(exchange).publish(message.value, key, kept)
 
     def _queue_config(self, name: str) -> QueueConfig:
         config = self.queues().get(name)
@@ -297,13 +314,13 @@ class Broker(LogBroker):
         """What stores a message in a queue or topic, with the arguments of `Queue.send`."""
         send = self._senders.get((kind, name))
         if send is None:
-            send = self.queue(name).send if kind == "queue" else _TopicSender(self, name)
+            send = self._opened_queue(name).send if kind == "queue" else _TopicSender(self, name)
             self._senders[kind, name] = send
         return send
 
     def _plain_append(self, kind: str, name: str) -> tuple[Any, str]:
         """`Topic.append` and the prefix of message ids of a queue without limits and defaults; or (None, "")."""
-        queue = self.queue(name) if kind == "queue" else None
+        queue = self._opened_queue(name) if kind == "queue" else None
         return (queue._append, queue._id_prefix) if queue is not None and queue._plain else (None, "")
 
     # --- schedules -------------------------------------------------------------------------------------------------
@@ -333,11 +350,13 @@ class Broker(LogBroker):
         """Delete what is past its retention, expire messages and unused queues, now. One process does it at a time."""
         if not super().maintain():
             return False
+        if self._has_queues():
+            self._ownership.delete_abandoned()
         for name, config in self.queues().items():
             if name not in self._open_queues and not config.needs_upkeep:
                 continue
             try:
-                self.queue(name)._maintain()
+                self._opened_queue(name)._maintain()
             except (UnknownTopicError, UnknownQueueError):
                 continue  # deleted at this moment
         return True
@@ -353,11 +372,13 @@ class Broker(LogBroker):
         """Flush producers, close consumers and queues, sync (unless `fsync="never"`). May be repeated."""
         if not self.closed:
             self._schedules.stop()
+            self._ownership.delete_owned()
         try:
             super().close()
         finally:
             if self._queue_store is not None:
                 self._queue_store.close()
+            self._declaring.close()
 
     def _after_fork(self) -> None:
         super()._after_fork()
@@ -365,6 +386,8 @@ class Broker(LogBroker):
         if self._queue_store is not None:
             self._queue_store.after_fork()
         self._schedules.after_fork()
+        self._ownership.after_fork()
+        self._declaring.after_fork()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Broker, (str(self.path.absolute()), *self._settings, None, self._metrics_store is not None)

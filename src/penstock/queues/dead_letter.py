@@ -20,6 +20,12 @@ PREFIX = "dead-letter-"
 ROUTING_KEY = "x-routing-key"
 EXCHANGE = "x-exchange"
 REASONS = {"delivery_limit": DELIVERY_LIMIT, "rejected": REJECTED, "expired": EXPIRED, "maxlen": MAXLEN}
+_NAMES = {code: name for name, code in REASONS.items()}
+
+
+def reason_of(code: int) -> str:
+    """The name of a reason; an unknown one is the limit of deliveries."""
+    return _NAMES.get(code, "delivery_limit")
 
 
 def header(headers: Iterable[tuple[str, bytes | None]], name: str) -> str | None:
@@ -76,7 +82,8 @@ def dead_letter_headers(message: Message, group: str, reason: str, error: str | 
         }  # fmt: skip
     else:
         history.remove(entry)
-    entry["count"] = int(entry.get("count", 0)) + 1
+    count = entry.get("count", 0)
+    entry["count"] = (count if isinstance(count, int) else 0) + 1
     kept += [(PREFIX + name, text.encode()) for name, text in found]
     kept.append(("x-death", json.dumps([entry, *history]).encode()))
     if header(kept, "x-first-death-queue") is None:

@@ -18,6 +18,7 @@ from penstock.streams.topic_partition import TopicPartition
 if TYPE_CHECKING:
     import sqlite3
 
+    from penstock._native.message import Message
     from penstock.queues.broker import Broker
     from penstock.queues.queue import Queue
 
@@ -39,9 +40,10 @@ class Deduplication:
         self._store = broker._queues
 
     def send(
-        self, identity: str, group_id: str | None, value: Any, key: bytes | None, headers: Headers, partition: int
+        self, identity: str, value: Any, key: bytes | None, headers: Headers, partition: int, dropped: list[Message]
     ) -> tuple[int, int]:
-        """Store a message unless its id is remembered; partition and offset of the one or the other."""
+        """Store a message unless its id is remembered; partition and offset of the one or the other. `dropped`: see
+        `Queue._store`."""
         if not isinstance(identity, str) or not 1 <= len(identity) <= 128:
             raise InvalidArgumentError(f"deduplication_id is {identity!r}; give a str of 1 to 128 characters")
         name, now = self._queue.name, self._broker.clock.time_ms()
@@ -55,14 +57,13 @@ class Deduplication:
             ).fetchone()
             if row is not None and row[2] + window > now:
                 return int(row[0]), int(row[1])
-            stored = self._queue._append(
-                value, key, [*headers, (DEDUPLICATION_HEADER, identity.encode())], None, partition
-            )
-            self._remember(connection, scope, identity, partition, stored.offset, now)
-            if stored.offset == end:
+            marked = [*headers, (DEDUPLICATION_HEADER, identity.encode())]
+            offset = self._queue._store(value, key, marked, partition, dropped)
+            self._remember(connection, scope, identity, partition, offset, now)
+            if offset == end:
                 self._set_taken_in(connection, partition, end + 1)
             connection.execute("DELETE FROM remembered WHERE queue = ? AND sent_ms <= ?", (name, now - window))
-        return partition, int(stored.offset)
+        return partition, offset
 
     def _scope(self, key: bytes | None) -> str:
         if self._queue._config.deduplication_scope == "queue" or key is None:

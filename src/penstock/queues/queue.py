@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_DELAYS, FLAG_EXPIRES, VISIBLE_AT_HEADER
 from penstock._native.delivery_states import PURGED
 from penstock._native.message import Message
-from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError, QueueFullError
+from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
+from penstock.queues.admission import Admission
 from penstock.queues.batch import BatchResult, batch_results, checked_batch
-from penstock.queues.body_sizes import BodySizes
 from penstock.queues.dead_letter import Headers, source_of
 from penstock.queues.deduplication import Deduplication, content_id
 from penstock.queues.presence import abandoned
 from penstock.queues.queue_config import DELAY_MAX_S, FAIR_LANES, QueueConfig
 from penstock.queues.redrive import RedriveReport, RedriveTask
-from penstock.queues.share_group import ShareGroup, checked_seconds
+from penstock.queues.share_group import UNDO, ShareGroup, checked_seconds
 from penstock.queues.worker import Worker
 
 if TYPE_CHECKING:
@@ -37,44 +36,16 @@ STATES = ("ready", "in_flight", "delayed", "dead")
 _PLAIN = (0, None, None, None, None, None, None)  # the arguments of `send` that most calls leave as they are
 
 
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """Exact counts of a queue's messages now."""
-
-    name: str
-    ready: int
-    """Visible, or waiting for the earlier message of their group (SQS: ApproximateNumberOfMessages)."""
-    in_flight: int
-    """Received and neither settled nor timed out (SQS: ApproximateNumberOfMessagesNotVisible)."""
-    delayed: int
-    """Not visible yet (SQS: ApproximateNumberOfMessagesDelayed)."""
-    dead: int
-    """Kept here as dead; those in the `dead_letter` queue are that queue's."""
-    age_of_oldest_s: float
-    """Age of the oldest unsettled message in seconds (SQS: ApproximateAgeOfOldestMessage); 0 when there is none."""
-    sent: int
-    """Messages ever sent."""
-    received: int
-    """Deliveries ever made."""
-    acknowledged: int
-    """Messages ever acknowledged."""
-    sent_per_s: float
-    """Rates since this handle was asked before, by all processes; 0 the first time."""
-    received_per_s: float
-    acknowledged_per_s: float
-
-
 class Queue(ShareGroup):
     """A queue of an open broker; made by `Broker.queue`. Used by any number of threads, and after a fork."""
 
     def __init__(self, broker: Broker, name: str, config: QueueConfig) -> None:
         self.name = name
+        self._admission: Admission | None = None
         super().__init__(broker, name, name, config)
         self._deduplication = Deduplication(broker, self)
-        self._body_sizes = BodySizes(self)
         self._append = broker.topic(name).append
         self._used_ms = self._lane = 0
-        self._last_totals: tuple[float, tuple[int, ...]] = (0.0, ())
 
     # --- sending ---------------------------------------------------------------------------------------------------
 
@@ -108,17 +79,41 @@ class Queue(ShareGroup):
             return f"{self._id_prefix}{self._append(value, None, None, None, 0).offset}"
         key, extra = self._describe(value, delay, priority, ttl, group_id, at)
         config = self._config
-        if config.max_length is not None or config.max_length_bytes is not None:
-            self._make_room(1, len(value))
         partition = self._partition_for(priority, group_id)
         if headers:
             extra = [*checked_headers(headers), *extra]
+        dropped: list[Message] = []
         if deduplication_id is not None or config.content_based_deduplication:
             identity = content_id(value) if deduplication_id is None else deduplication_id
-            partition, offset = self._deduplication.send(identity, group_id, value, key, extra, partition)
+            partition, offset = self._deduplication.send(identity, value, key, extra, partition, dropped)
         else:
-            offset = self._append(value, key, extra, None, partition).offset
+            offset = self._store(value, key, extra, partition, dropped)
+        if dropped and self._admission is not None:
+            self._admission.settle(dropped)
         return f"{self.name}-{partition}-{offset}"
+
+    def _store(
+        self,
+        value: Any,
+        key: bytes | None,
+        headers: Headers,
+        partition: int,
+        dropped: list[Message],
+        refuse: bool = True,
+    ) -> int:
+        """Store a message within the queue's limits; its offset. The caller settles what was `dropped`."""
+        if self._admission is None:
+            return int(self._append(value, key, headers, None, partition).offset)
+        return self._admission.store(value, key, headers, partition, dropped, refuse)
+
+    def _store_letter(self, message: Message, headers: Headers, value: Any = None) -> None:
+        """Store a message that comes from another queue, or its dead letter; the limits may drop heads, not refuse
+        it."""
+        dropped: list[Message] = []
+        partition = self._partition_for(min(message.priority, self._config.max_priority), message.group_id)
+        self._store(message.value if value is None else value, message.key, headers, partition, dropped, False)
+        if dropped and self._admission is not None:
+            self._admission.settle(dropped)
 
     def _partition_for(self, priority: int, group_id: str | None) -> int:
         if not self._config.fair:
@@ -137,8 +132,8 @@ class Queue(ShareGroup):
     ) -> tuple[bytes | None, Headers]:
         """Check the arguments of `send`; the record's key, and the headers that the queue needs."""
         config = self._config
-        if value is None:
-            raise InvalidTypeError("value is None; bytes are needed")
+        if not isinstance(value, (bytes, bytearray, memoryview)):
+            raise InvalidTypeError(f"value is {type(value).__name__}; bytes, bytearray or memoryview are needed")
         if type(priority) is not int or not 0 <= priority <= config.max_priority:
             raise InvalidArgumentError(
                 f"priority is {priority!r}; queue {self.name!r} allows an int from 0 to {config.max_priority}"
@@ -226,42 +221,6 @@ class Queue(ShareGroup):
             sent += 1
         return sent
 
-    def _make_room(self, count: int, size_bytes: int) -> None:
-        """Apply `max_length` and `max_length_bytes` before `count` messages of `size_bytes` are stored."""
-        config = self._config
-        while self._too_full(count, size_bytes):
-            if config.overflow == "reject-publish":
-                raise QueueFullError(
-                    f"queue {self.name!r} is full: max_length is {config.max_length}, "
-                    f"max_length_bytes is {config.max_length_bytes}"
-                )
-            if not self._drop_head():
-                return  # the new message alone is over the limit: it is stored, and dropped by the next one
-
-    def _too_full(self, count: int, size_bytes: int) -> bool:
-        most, most_bytes = self._config.max_length, self._config.max_length_bytes
-        if most is not None and self._ready_count(most - count) + count > most:
-            return True
-        return most_bytes is not None and self._body_sizes.exceed(most_bytes - size_bytes, self._clock.time_ms())
-
-    def _ready_count(self, enough: float) -> int:
-        bound = sum(delivery.log.log_end_offset - delivery.start for delivery in self._deliveries)
-        if bound <= enough:
-            return int(bound)
-        now = self._clock.time_ms()
-        return sum(delivery.counts(now)[0] for delivery in self._deliveries)
-
-    def _drop_head(self) -> bool:
-        """Dead-letter the oldest ready message of the lowest priority."""
-        now = self._clock.time_ms()
-        for delivery in reversed(self._deliveries):
-            found: list[Message] = []
-            exhausted = delivery.claim(self, found, now, now + 30_000, 1, 0)
-            for message in [*found, *(one for one, _ in exhausted or ())]:
-                self._bury(message, "maxlen", None, None)
-                return True
-        return False
-
     # --- SQS's batches ---------------------------------------------------------------------------------------------
 
     def send_batch(self, entries: Iterable[Mapping[str, Any]]) -> list[BatchResult]:
@@ -328,38 +287,6 @@ class Queue(ShareGroup):
                     break
                 start = offsets[-1] + 1
         return found
-
-    def stats(self) -> QueueStats:
-        """Exact counts now; does not read the messages."""
-        self._refresh()
-        now = self._clock.time_ms()
-        ready = in_flight = delayed = dead = sent = received = acknowledged = 0
-        oldest_ms = now
-        for delivery in self._deliveries:
-            counts = delivery.counts(now)
-            ready, in_flight, delayed, dead = (
-                ready + counts[0],
-                in_flight + counts[1],
-                delayed + counts[2],
-                dead + counts[3],
-            )
-            if counts[4] >= 0:
-                message = delivery.read(self, counts[4])
-                if message is not None:
-                    oldest_ms = min(oldest_ms, message.timestamp_ms)
-            totals = delivery.totals
-            received, acknowledged = received + totals[0], acknowledged + totals[1]
-            sent += delivery.log.log_end_offset
-        age = (now - oldest_ms) / 1000
-        rates = self._rates(sent, received, acknowledged)
-        return QueueStats(self.name, ready, in_flight, delayed, dead, age, sent, received, acknowledged, *rates)
-
-    def _rates(self, *totals: int) -> tuple[float, ...]:
-        before, self._last_totals = self._last_totals, (self._clock.monotonic(), totals)
-        passed = self._last_totals[0] - before[0]
-        if passed <= 0 or not before[1]:
-            return (0.0,) * len(totals)
-        return tuple((now - then) / passed for now, then in zip(totals, before[1], strict=True))
 
     def attributes(self) -> dict[str, str]:
         """What SQS's GetQueueAttributes says, under its names."""
@@ -465,6 +392,11 @@ class Queue(ShareGroup):
         )  # fmt: skip
         self._id_prefix = f"{self.name}-0-"
         super()._follow()
+        limited = config.max_length is not None or config.max_length_bytes is not None
+        if limited and self._admission is None:
+            self._admission = Admission(self)
+        elif not limited:
+            self._admission = None
 
     def _left(self) -> None:
         if self._config.auto_delete and not self._broker.closed:
@@ -512,7 +444,7 @@ class Queue(ShareGroup):
                 live = list(found)
                 self._drop_expired(delivery, live, 0, now)
                 for message in live:
-                    delivery.settle(message.offset, message.delivery_count, 6, 0)
+                    delivery.settle(message.offset, message.delivery_count, UNDO, 0)
                 if len(live) == len(found):
                     break
             delivery.take_in()
@@ -522,11 +454,13 @@ class Queue(ShareGroup):
     def close(self) -> None:
         """See `ShareGroup.close`."""
         super().close()
-        self._body_sizes.close()
+        if self._admission is not None:
+            self._admission.close()
 
     def _after_fork(self) -> None:
         super()._after_fork()
-        self._body_sizes.after_fork()
+        if self._admission is not None:
+            self._admission.after_fork()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._broker, self.name)

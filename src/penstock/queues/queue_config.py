@@ -31,8 +31,11 @@ _NUMBERS: dict[str, tuple[float, float, bool, bool]] = {
     "retry_delay": (0, VISIBILITY_MAX_S, False, True),
     "retry_delay_max": (0, VISIBILITY_MAX_S, False, True),
 }
-_FLAGS = ("fifo", "fair", "content_based_deduplication", "keep_acknowledged", "single_active_consumer", "auto_delete")
-_FIXED = ("fifo", "fair", "max_priority")
+_FLAGS = (
+    "fifo", "fair", "content_based_deduplication", "keep_acknowledged", "single_active_consumer", "auto_delete",
+    "exclusive", "durable",
+)  # fmt: skip
+_FIXED = ("fifo", "fair", "max_priority", "exclusive", "durable")
 FAIR_LANES = 16
 
 
@@ -90,6 +93,11 @@ class QueueConfig:
     """The queue is deleted when it was not used for so long."""
     auto_delete: bool = False
     """The queue is deleted when its last consumer (`consume`, iteration) goes away."""
+    exclusive: bool = False
+    """Only the broker that declares the queue may use it (others may publish to it by an exchange), and it is deleted
+    when that broker is closed or its process dies."""
+    durable: bool = True
+    """If not, the queue is deleted when the directory is opened after nobody had it open (a restart)."""
     retry_delay: float = 0.0
     """A failed message comes back after this times its failures, at most `retry_delay_max` (KIP-932's delayed
     retry)."""

@@ -22,6 +22,8 @@ from penstock.queues.queue_config import QueueConfig
 STORE_FILE = "queues.sqlite3"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (name TEXT PRIMARY KEY, config TEXT NOT NULL, used_ms INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS transient (queue TEXT PRIMARY KEY, incarnation INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS begun (queue TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS exchanges (name TEXT PRIMARY KEY, type TEXT NOT NULL, alternate TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS bindings (
     exchange TEXT NOT NULL, kind TEXT NOT NULL, target TEXT NOT NULL, routing_key TEXT NOT NULL, arguments TEXT NOT
@@ -111,20 +113,43 @@ class QueueStore:
         rows = self.read("SELECT name, config FROM queues ORDER BY name")
         return {name: QueueConfig.from_dict(json.loads(config)) for name, config in rows}
 
-    def save_queue(self, name: str, config: QueueConfig, now_ms: int) -> None:
-        """Add or replace a queue's configuration."""
-        self.write(
-            "INSERT INTO queues VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
-            name, json.dumps(config.to_dict()), now_ms,
-        )  # fmt: skip
+    def queue(self, name: str) -> QueueConfig | None:
+        """One queue's configuration."""
+        rows = self.read("SELECT config FROM queues WHERE name = ?", name)
+        return QueueConfig.from_dict(json.loads(rows[0][0])) if rows else None
+
+    def begin(self, name: str) -> None:
+        """A queue is about to be made, or deleted: should that be left half done, a topic of its name is nobody's."""
+        self.write("INSERT OR IGNORE INTO begun VALUES (?)", name)
+
+    def begun(self, name: str) -> bool:
+        """Whether that was left half done."""
+        return bool(self.read("SELECT 1 FROM begun WHERE queue = ?", name))
+
+    def end(self, name: str) -> None:
+        """It is done."""
+        self.write("DELETE FROM begun WHERE queue = ?", name)
+
+    def save_queue(self, name: str, config: QueueConfig, now_ms: int, incarnation: int) -> None:
+        """Add or replace a queue's configuration; the `incarnation` is when it was made, should it not be durable."""
+        with self.transaction() as connection:
+            connection.execute(
+                "INSERT INTO queues VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET config = excluded.config",
+                (name, json.dumps(config.to_dict()), now_ms),
+            )
+            connection.execute("DELETE FROM begun WHERE queue = ?", (name,))
+            connection.execute("DELETE FROM transient WHERE queue = ?", (name,))
+            if not config.durable:
+                connection.execute("INSERT INTO transient VALUES (?, ?)", (name, incarnation))
 
     def delete_queue(self, name: str) -> None:
         """Forget a queue, its bindings, and what was remembered for it."""
         with self.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO begun VALUES (?)", (name,))
             connection.execute("DELETE FROM queues WHERE name = ?", (name,))
             connection.execute("DELETE FROM bindings WHERE kind = 'queue' AND target = ?", (name,))
             connection.execute("DELETE FROM schedules WHERE kind = 'queue' AND target = ?", (name,))
-            for table in ("remembered", "taken_in", "attempts"):
+            for table in ("remembered", "taken_in", "attempts", "transient"):
                 connection.execute(f"DELETE FROM {table} WHERE queue = ?", (name,))
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from penstock._native.delivery_states import MOVED
 from penstock._native.message import Message
-from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
+from penstock.clock import SystemClock
+from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.queues.dead_letter import source_of, without_death
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class RedriveTask:
     def _run_caught(self) -> None:
         try:
             self.run()
-        except (PenstockError, OSError) as error:
+        except Exception as error:  # also what a filter or an edit raises: `result` raises it again
             self._error = error
 
     def run(self) -> RedriveReport:
@@ -115,10 +116,16 @@ class RedriveTask:
                 if not self._move(holder, message, dead, target):
                     continue
                 if self._rate is not None:
-                    self._broker.clock.sleep(1 / self._rate)
+                    self._pause(1 / self._rate)
             report.moved += 1
             report.message_ids.append(message.id)
         return report
+
+    def _pause(self, seconds: float) -> None:
+        if type(self._broker.clock) is SystemClock:
+            self._cancelled.wait(seconds)
+        else:
+            self._broker.clock.sleep(seconds)
 
     def _dead(self) -> Iterator[tuple[Queue, Message, bool]]:
         """(queue that holds it, message, whether it is dead there or ready in a queue of dead letters), as of now."""
@@ -128,7 +135,7 @@ class RedriveTask:
         if letters is None:
             held = queue
         elif letters in self._broker.queues():
-            held = self._broker.queue(letters)
+            held = self._broker._opened_queue(letters)
         else:
             return
         for message in held._find("ready", _ALL, None):
@@ -156,8 +163,6 @@ class RedriveTask:
         if held is None:
             return False
         body = message.value if self._edit is None else self._edit(message)
-        priority = holder.priority_of(message.partition)
-        partition = target._partition_for(min(priority, target._config.max_priority), message.group_id)
-        target._append(body, message.key, without_death(message.headers), None, partition)
+        target._store_letter(message, without_death(message.headers), body)
         delivery.settle(held.offset, held.delivery_count, 3, MOVED)
         return True

@@ -17,9 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock._native.delivery import Delivery
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_EXPIRES, FLAG_PRECEDENCE
-from penstock._native.delivery_states import EXPIRED, MISSING, MOVED
 from penstock._native.message import Message, ack_many
-from penstock._native.metrics import SHARE, WORDS
 from penstock.clock import SystemClock
 from penstock.errors import (
     ClosedError,
@@ -28,22 +26,21 @@ from penstock.errors import (
     OverLimitError,
     StaleReceiptError,
 )
-from penstock.queues.dead_letter import REASONS, cycles, dead_letter_headers, same_source
+from penstock.queues.dead_letter import reason_of
+from penstock.queues.dead_lettering import DeadLettering
 from penstock.queues.delivery_store import open_delivery
 from penstock.queues.presence import Presence, Waiting, somebody_waits_above
 from penstock.queues.queue_config import DELAY_MAX_S, VISIBILITY_MAX_S, QueueConfig
-from penstock.storage.directory import FileLock
-from penstock.streams.topic_partition import TopicPartition
+from penstock.queues.queue_stats import Meter, QueueStats
+from penstock.storage.directory import FileLock, SharedLock
 
 if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
-RELEASE, REJECT, RENEW, FAIL, UNDO, BURY = 2, 3, 4, 5, 6, 7  # see delivery.h
+ACCEPT, RELEASE, RENEW, FAIL, UNDO = 1, 2, 4, 5, 6  # see delivery.h
 _WAIT_SLICE_S = 1.0
 _VIRTUAL_SLICE_S = 0.01
 _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
-DISCARDED = 8  # archived, and not to be looked at any more
-_COUNTERS = {"expired": "expired", "maxlen": "dropped"}  # for reasons; every other one: dead
 
 
 class ShareGroup:
@@ -62,6 +59,9 @@ class ShareGroup:
         self._closed = False
         self._woken = threading.Event()
         self._active: FileLock | None = None
+        self._receivers: SharedLock | None = None  # taken in turns where `max_in_flight` limits them
+        self._dead_lettering = DeadLettering(self)
+        self._meter = Meter(self)
         self._system = type(broker.clock) is SystemClock
         self._lock = threading.Lock()
         self._generation = -1
@@ -172,9 +172,15 @@ class ShareGroup:
 
     def _collect(self, out: list[Message], wanted: int, visibility: float) -> None:
         now = self._clock.time_ms()
-        if self._config.max_in_flight is not None:
-            wanted = min(wanted, self._room_in_flight(now))
         until = now + round(visibility * 1000)
+        if self._receivers is None:
+            self._take_in_turn(out, wanted, now, until)
+            return
+        with self._receivers:
+            self._take_in_turn(out, min(wanted, self._room_in_flight(now)), now, until)
+
+    def _take_in_turn(self, out: list[Message], wanted: int, now: int, until: int) -> None:
+        """From each partition: first its share of `wanted`, then what it has."""
         deliveries = self._deliveries
         count = len(deliveries)
         first = 0 if count == 1 else self._first_partition()
@@ -201,9 +207,9 @@ class ShareGroup:
             if not (exhausted or dropped) or len(out) - first >= wanted:
                 return
 
-    def _bury_exhausted(self, exhausted: list[tuple[Message, int | None]]) -> None:
-        for message, ran_out_ms in exhausted:
-            self._bury(message, "delivery_limit", None, ran_out_ms)
+    def _bury_exhausted(self, exhausted: list[tuple[Message, int, int | None]]) -> None:
+        for message, code, ran_out_ms in exhausted:
+            self._bury(message, reason_of(code), None, ran_out_ms)
 
     def _first_partition(self) -> int:
         self._turn = (self._turn + 1) % len(self._deliveries)
@@ -274,7 +280,7 @@ class ShareGroup:
     def delete(self, receipt_handle: str) -> None:
         """Acknowledge by receipt handle (SQS's DeleteMessage). `StaleReceiptError` once it was received again."""
         delivery, offset, receipt = self._parse(receipt_handle)
-        delivery.settle(offset, receipt, 1, 0)
+        delivery.settle(offset, receipt, ACCEPT, 0)
         if delivery.sync_each:
             delivery.sync()
 
@@ -327,52 +333,14 @@ class ShareGroup:
         self._bury(message, "rejected", None if reason == "rejected" else reason, None)
 
     def _bury(self, message: Message, reason: str, error: str | None, ran_out_ms: int | None) -> None:
-        """Dead-letter a message that this process holds. It is marked, the letter is stored, the message settled. After
-        a death in between, whoever finds the mark (`ran_out_ms`: when that lock ended) looks whether the letter is
-        there. A stale receipt is found out before anything is stored."""
-        delivery = self._delivery_of(message.partition)
-        if self._config.dead_letter is None and self._config.dead_letter_exchange is None:
-            code = REASONS[reason]
-            delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
-            _count(delivery, reason)
-            return
-        delivery.settle(message.offset, message.delivery_count, BURY, 0)
-        self._store_letter(message, reason, error, ran_out_ms, self._clock.time_ms())
-        delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
-        _count(delivery, reason)
-
-    def _store_letter(
-        self, message: Message, reason: str, error: str | None, ran_out_ms: int | None, now_ms: int
-    ) -> None:
-        headers = dead_letter_headers(message, self.group, reason, error, now_ms)
-        target = self._config.dead_letter
-        if target is None:
-            self._broker._dead_letter_exchange(self._config, message, headers)
-            return
-        if cycles(message, target, reason):
-            return
-        letters = self._broker._dead_letter_queue(target, self._config)
-        if ran_out_ms is None or not letters._has_letter(message, self.group, ran_out_ms):
-            letters._append(message.value, message.key, headers)
-
-    def _has_letter(self, message: Message, group: str, since_ms: int) -> bool:
-        """Whether a dead letter of this message was stored here since its last lock began."""
-        begin = max(0, since_ms - VISIBILITY_MAX_S * 1000)
-        for delivery in self._deliveries:
-            log = self._broker._log(self.topic_name, delivery.log.number)
-            found = log.offset_for_timestamp(begin)
-            if found is None:
-                continue
-            with self._broker.consumer() as consumer:
-                place = TopicPartition(self.topic_name, delivery.log.number)
-                consumer.assign([place])
-                consumer.seek(place, found[0])
-                while records := consumer.poll(timeout=0):
-                    if any(same_source(record.headers, message, group) for record in records):
-                        return True
-        return False
+        self._dead_lettering.bury(message, reason, error, ran_out_ms)
 
     # --- state -----------------------------------------------------------------------------------------------------
+
+    def stats(self) -> QueueStats:
+        """Exact counts of this group's messages now; does not read them."""
+        self._refresh()
+        return self._meter.read()
 
     def priority_of(self, partition: int) -> int:
         """The priority of the messages in a partition: 0, as a topic has none."""
@@ -406,11 +374,20 @@ class ShareGroup:
         simple = simple and config.max_in_flight is None and config.message_ttl is None and config.expires is None
         self._simple = deliveries[0] if simple else None
         self._visibility_ms = round(config.visibility_timeout * 1000)
+        for delivery in deliveries:
+            delivery.visibility_ms = self._visibility_ms
         self._failures_max = config.max_receives or 0
+        self._limit_receivers(config.max_in_flight is not None)
         if not self._config.single_active_consumer:
             self._leave_active()
         elif self._active is None:
             self._active = FileLock(Path(deliveries[0].directory) / "active.lock")
+
+    def _limit_receivers(self, limited: bool) -> None:
+        if limited and self._receivers is None:
+            self._receivers = SharedLock(Path(self._deliveries[0].directory) / "receivers.lock")
+        elif not limited:
+            self._receivers = None
 
     def _leave_active(self) -> None:
         if self._active is not None:
@@ -446,12 +423,17 @@ class ShareGroup:
             self._closed = True
             self._simple = None
             self._leave_active()
+            if self._receivers is not None:
+                self._receivers.close()
             self._broker._unregister(self)
             self._bell.ring()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         self._woken = threading.Event()
+        self._meter.after_fork()
+        if self._receivers is not None:
+            self._receivers.after_fork()
         if self._active is not None:  # it is the parent's
             self._active.release()
         for delivery in self._deliveries:
@@ -465,12 +447,6 @@ class ShareGroup:
 
     def __repr__(self) -> str:
         return f"<penstock.{type(self).__name__} {self.topic_name!r} group={self.group!r}>"
-
-
-def _count(delivery: Delivery, reason: str, messages: int = 1) -> None:
-    """Count messages that were taken out of the group's hands."""
-    if delivery.counters is not None:
-        delivery.counters.add(WORDS[SHARE][_COUNTERS.get(reason, "dead")], messages)
 
 
 def checked_visibility(value: object) -> float:
@@ -489,6 +465,3 @@ def checked_seconds(name: str, value: object, most: float = DELAY_MAX_S) -> floa
     if not 0 <= value <= most:
         raise InvalidArgumentError(f"{name} is {value!r}; give seconds, 0 to {most}")
     return value
-
-
-assert MISSING == DISCARDED
