@@ -53,6 +53,9 @@ from penstock._native.metrics cimport (
     metrics_observe,
 )
 from penstock._native.format cimport (
+    ATTRIBUTE_CONTROL,
+    ATTRIBUTE_TRANSACTIONAL,
+    BATCH_ATTRIBUTES,
     BATCH_BASE_SEQUENCE,
     BATCH_HEADER_BYTES,
     BATCH_LAST_OFFSET_DELTA,
@@ -86,6 +89,7 @@ cdef extern from "<errno.h>" nogil:
     int EOWNERDEAD
 
 cdef enum:
+    VISIBLE_BYTES_MAX = 64 << 20
     SPIN_NS = 150_000
     SYNC_SEGMENTS = -1
     FOLLOW_NS = 50_000_000  # how long a sync's leader may be dead before others notice
@@ -581,6 +585,35 @@ cdef class Partition:
                 return slot.log_end_offset
             self._load_transactions()
         return self._open_transactions.least(slot.log_end_offset)
+
+    def next_visible(self, int64_t offset, int64_t end, aborted=None):
+        """The first offset from `offset` on, below `end`, of a batch that is no marker and not in `aborted`; else `end`.
+
+        Looks at headers only, of at most 64 MiB: what is beyond counts as visible.
+        """
+        cdef LogRegion region = None
+        cdef const char *data
+        cdef int64_t base, seen = 0
+        cdef int attributes
+        if not self.control.flags & PENSTOCK_FLAG_TRANSACTIONS:
+            return offset
+        while offset < end and seen < VISIBLE_BYTES_MAX:
+            region = self.fetch(offset, 1 << 20, region, end)
+            if region is None:
+                return end
+            seen += region.size
+            data = region.data
+            while data < region.data + region.size:
+                attributes = <int16_t>load_be16(data + BATCH_ATTRIBUTES)
+                base = <int64_t>load_be64(data)
+                if not attributes & ATTRIBUTE_CONTROL and not (
+                    aborted is not None and attributes & ATTRIBUTE_TRANSACTIONAL
+                    and (<int64_t>load_be64(data + BATCH_PRODUCER_ID), base) in aborted
+                ):
+                    return min(max(offset, base), end)
+                data += <int64_t><int32_t>load_be32(data + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
+            offset = region.next_offset
+        return min(offset, end)
 
     def _mark_transactional(self):
         """Every process looks for open transactions from now on."""

@@ -7,14 +7,14 @@ row and removed after it, so a row always has its directories.
 
 from __future__ import annotations
 
-import errno
 import json
 import sqlite3
 import threading
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import CorruptionError, DiskFullError, TopicExistsError, UnknownTopicError
+from penstock.errors import TopicExistsError, UnknownTopicError
+from penstock.storage.sqlite import connect, typed
 from penstock.storage.topic_config import TopicConfig
 
 CATALOG_FILE = "catalog.sqlite3"
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS topics (
     name TEXT PRIMARY KEY,
     config TEXT NOT NULL,
     created_ms INTEGER NOT NULL
-) STRICT
+) STRICT;
 """
 _abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 
@@ -37,16 +37,15 @@ class Catalog:
         self._connection = self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            if _is_full(error):
-                raise DiskFullError(errno.ENOSPC, f"no room to open {self._path}: {error}") from error
-            raise CorruptionError(f"the catalog cannot be opened: {error}", str(self._path), 0) from error
-        return connection
+        return connect(self._path, _SCHEMA, durable=True)
+
+    def hold(self) -> None:
+        """Nobody is inside of SQLite from here to `release`: a fork must not copy a mutex of it that is taken."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """After `hold`, in the same process."""
+        self._lock.release()
 
     def after_fork(self) -> None:
         """Leave the parent's connection alone and open one of this process."""
@@ -56,7 +55,7 @@ class Catalog:
 
     def topics(self) -> dict[str, TopicConfig]:
         """Every topic by name, in alphabetical order."""
-        with self._lock:
+        with self._lock, typed(self._path):
             rows = self._connection.execute("SELECT name, config FROM topics ORDER BY name").fetchall()
         return {name: TopicConfig(**json.loads(config)) for name, config in rows}
 
@@ -78,20 +77,10 @@ class Catalog:
             raise UnknownTopicError(f"topic {name!r} does not exist")
 
     def _write(self, statement: str, *values: Any) -> int:
-        with self._lock:
-            try:
-                return self._connection.execute(statement, values).rowcount
-            except sqlite3.OperationalError as error:
-                if _is_full(error):
-                    raise DiskFullError(errno.ENOSPC, f"no room to write {self._path}: {error}") from error
-                raise
+        with self._lock, typed(self._path):
+            return self._connection.execute(statement, values).rowcount
 
     def close(self) -> None:
         """Close the connection."""
         with self._lock:
             self._connection.close()
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)

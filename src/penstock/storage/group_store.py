@@ -12,6 +12,7 @@ processes. Crash policy: SQLite's; a process that dies inside `change()` leaves 
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import Any
 
 from penstock._native.words import CommitTable, WordTable
 from penstock.storage.directory import SharedLock
+from penstock.storage.sqlite import connect, typed, typed_error
 
 GROUPS_FILE = "groups.sqlite3"
 COMMITS_FILE = "group-commits"
@@ -66,6 +68,21 @@ CREATE TABLE IF NOT EXISTS partitions (
 CREATE INDEX IF NOT EXISTS targets ON partitions (target);
 CREATE INDEX IF NOT EXISTS owners ON partitions (owner);
 CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE IF NOT EXISTS shapes (
+    group_id INTEGER PRIMARY KEY REFERENCES groups ON DELETE CASCADE,
+    counts TEXT NOT NULL DEFAULT '{}',
+    committed_only INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS attached (
+    id TEXT PRIMARY KEY,
+    group_id INTEGER NOT NULL REFERENCES groups ON DELETE CASCADE,
+    process TEXT NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS transactional (
+    name TEXT PRIMARY KEY,
+    holder TEXT NOT NULL,
+    process TEXT NOT NULL
+) STRICT;
 """
 _abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 EPOCH, HEARTBEAT = 0, 1
@@ -95,7 +112,7 @@ class GroupStore:
     """What every process of a directory knows about groups. `durable`: rows outlive a power cut at once."""
 
     def __init__(self, directory: Path, durable: bool) -> None:
-        self._directory = directory
+        self._path = directory / GROUPS_FILE
         self._durable = durable
         self._lock = threading.RLock()
         self.exclusive = _Exclusive(directory / _LOCK_FILE, self._finish_pending)
@@ -107,14 +124,15 @@ class GroupStore:
 
     def _connect(self) -> sqlite3.Connection:
         with self.exclusive:
-            connection = sqlite3.connect(
-                self._directory / GROUPS_FILE, timeout=30.0, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA foreign_keys=ON")
-            connection.executescript(_SCHEMA)
-        return connection
+            return connect(self._path, _SCHEMA, durable=self._durable)
+
+    def hold(self) -> None:
+        """No other thread is inside of SQLite until `release`: a fork must not copy a mutex of it that is taken."""
+        self._lock.acquire()
+
+    def release(self) -> None:
+        """After `hold`, in the same process."""
+        self._lock.release()
 
     def after_fork(self) -> None:
         """Leave the parent's connection alone and open one of this process."""
@@ -134,22 +152,32 @@ class GroupStore:
         with self.exclusive, self._lock:
             if self._depth:
                 yield self._connection
-            else:
+                return
+            try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 self._depth = 1
-                try:
-                    yield self._connection
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                found = typed_error(error, self._path)
+                if found is None:
                     raise
-                else:
-                    self._connection.execute("COMMIT")
-                finally:
-                    self._depth = 0
+                raise found from error
+            finally:
+                self._depth = 0
+                if self._in_transaction():
+                    with typed(self._path):
+                        self._connection.execute("ROLLBACK")
+
+    def _in_transaction(self) -> bool:
+        try:
+            return self._connection.in_transaction
+        except sqlite3.ProgrammingError:  # closed
+            return False
 
     def rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of a query, as of now."""
-        with self._lock:
+        with self._lock, typed(self._path):
             return self._connection.execute(statement, values).fetchall()
 
     # --- words -------------------------------------------------------------------------------------------------------
@@ -202,6 +230,31 @@ class GroupStore:
         rows = self.rows("SELECT id FROM groups WHERE name = ?", name)
         return int(rows[0][0]) if rows else None
 
+    def counts(self, group_id: int) -> dict[str, int]:
+        """The topics of the last assignment, with how many partitions they had."""
+        rows = self.rows("SELECT counts FROM shapes WHERE group_id = ?", group_id)
+        return json.loads(rows[0][0]) if rows else {}
+
+    def set_counts(self, group_id: int, counts: dict[str, int]) -> None:
+        """This is what was assigned. Inside `change`."""
+        self._connection.execute(
+            "INSERT INTO shapes (group_id, counts) VALUES (?, ?) ON CONFLICT DO UPDATE SET counts = excluded.counts",
+            (group_id, json.dumps(counts)),
+        )
+
+    def reads_committed(self, group_id: int) -> bool:
+        """Whether the newest reader of the group has `isolation_level="read_committed"`."""
+        rows = self.rows("SELECT committed_only FROM shapes WHERE group_id = ?", group_id)
+        return bool(rows and rows[0][0])
+
+    def set_reads_committed(self, group_id: int, committed_only: bool) -> None:
+        """How the newest reader of the group reads. Inside `change`."""
+        self._connection.execute(
+            "INSERT INTO shapes (group_id, committed_only) VALUES (?, ?)"
+            " ON CONFLICT DO UPDATE SET committed_only = excluded.committed_only",
+            (group_id, int(committed_only)),
+        )
+
     def cell(self, group_id: int, topic: str, number: int) -> int:
         """The commit word of a partition, made when there is none. Inside `change`."""
         query = "SELECT cell FROM partitions WHERE group_id = ? AND topic = ? AND number = ?"
@@ -228,11 +281,16 @@ class GroupStore:
     def forget_topic(self, topic: str) -> None:
         """The topic was deleted: so are its offsets, and its members look again."""
         with self.change() as connection:
-            for cell, owner in connection.execute(
-                "SELECT cell, owner FROM partitions WHERE topic = ?", (topic,)
-            ).fetchall():
+            for (cell,) in connection.execute("SELECT cell FROM partitions WHERE topic = ?", (topic,)).fetchall():
                 self.commits.reset(cell, -1)
-                self.bump_member(owner)
+            connection.execute(
+                "UPDATE groups SET stale = 1 WHERE id IN (SELECT group_id FROM partitions WHERE topic = ?)"
+                " AND id IN (SELECT group_id FROM members)", (topic,)
+            )  # fmt: skip
+            for (slot,) in connection.execute(
+                "SELECT slot FROM members WHERE group_id IN (SELECT group_id FROM partitions WHERE topic = ?)", (topic,)
+            ).fetchall():
+                self.bump(slot)
             connection.execute("DELETE FROM partitions WHERE topic = ?", (topic,))
 
     def bump_member(self, member_id: str | None) -> None:

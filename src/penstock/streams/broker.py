@@ -164,6 +164,7 @@ class Broker:
         with self._topics_lock():
             logs = [self._log(name, number) for number in range(config.partitions)]
             self._catalog.delete(name)
+            self._catalog_bell.ring()  # first: from now on no group assigns it anew
             self._groups.forget_topic(name)
             for log in logs:
                 log._lock()
@@ -319,8 +320,8 @@ class Broker:
     def close(self) -> None:
         """Flush producers, close consumers, give preallocated room back, sync (unless `fsync="never"`).
 
-        When a producer's records cannot be stored, everything else is closed and that error is raised at the end.
-        May be repeated.
+        When a producer's records cannot be stored, or a group cannot be told, everything else is closed and that error
+        is raised at the end. May be repeated.
         """
         if self._closed:
             return
@@ -333,6 +334,8 @@ class Broker:
                 first = first or error
                 if isinstance(handle, Producer):
                     handle.purge()
+                elif isinstance(handle, Consumer):
+                    handle._abandon()
                 handle.close()
         with self._lock:
             self._closed = True
@@ -342,9 +345,12 @@ class Broker:
                 log.close(durable=self.fsync != "never")
             except OSError as error:
                 first = first or error
-        self._keeper.stop()
-        if self.fsync != "never":
-            self._groups.sync()
+        try:
+            self._keeper.stop()
+            if self.fsync != "never":
+                self._groups.sync()
+        except PenstockError as error:
+            first = first or error
         self._groups.close()
         self._catalog.close()
         unsubscribe = getattr(self.clock, "unsubscribe", None)
@@ -453,6 +459,17 @@ class Broker:
         directory.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
+    def _before_fork(self) -> None:
+        """No thread of this process is in the middle of what the child would find half done and never see finished."""
+        self._groups.hold()
+        self._lock.acquire()
+        self._catalog.hold()
+
+    def _after_fork_in_parent(self) -> None:
+        self._catalog.release()
+        self._lock.release()
+        self._groups.release()
+
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._election.release()
@@ -475,8 +492,23 @@ def _check_interval(name: str, value: object) -> None:
         raise InvalidConfigError(f"{name} is {value!r}; allowed is an int of at least 1")
 
 
-def _after_fork_in_child() -> None:
+_forking: list[Broker] = []
+
+
+def _before_fork() -> None:
     for broker in list(_live):
+        broker._before_fork()
+        _forking.append(broker)
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop()._after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    brokers, _forking[:] = list(_forking), []
+    for broker in brokers:
         if not broker.closed:
             broker._after_fork()
 
@@ -487,4 +519,4 @@ def _close_at_exit() -> None:
 
 
 atexit.register(_close_at_exit)
-os.register_at_fork(after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

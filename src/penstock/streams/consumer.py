@@ -42,6 +42,7 @@ from penstock.streams.topic_partition import (
     checked_offset,
     checked_partition,
 )
+from penstock.streams.unread import unread
 
 if TYPE_CHECKING:
     from penstock._native.region import Region
@@ -154,10 +155,12 @@ class Consumer(Fetcher):
                 client_id,
                 _checked_int("session_timeout_ms", session_timeout_ms, 100, 3_600_000),
                 _checked_int("max_poll_interval_ms", max_poll_interval_ms, 1, 2**31 - 1),
+                self._committed_only,
             ).checked()
             listeners = Listeners(on_assigned, on_revoked, on_lost)
             self._part = GroupPart(self, settings, bool(enable_auto_commit), listeners)
-            self._part.subscribe(self._topics)
+            if self._topics:
+                self._part.subscribe(self._topics)
         else:
             self._adopt(wanted, first=True)
         broker._register(self)
@@ -288,10 +291,13 @@ class Consumer(Fetcher):
 
     @_exclusive
     def lag(self) -> dict[TopicPartition, int]:
-        """Records of each assigned partition that are stored and not yet delivered."""
+        """Records of each assigned partition that are stored (with "read_committed": decided) and not yet delivered.
+
+        Records of aborted transactions and markers in between count, but not when nothing comes after them.
+        """
         self._refresh_if_stale()
         return {
-            partition: max(0, reader.log.log_end_offset - max(reader.position, reader.log.log_start_offset))
+            partition: unread(reader.log, reader.position, self._committed_only).records
             for partition, reader in self._by_partition.items()
         }
 
@@ -363,6 +369,11 @@ class Consumer(Fetcher):
             self._by_partition = {}
             self._broker._unregister(self)
 
+    def _abandon(self) -> None:
+        """Let go without telling the group, which cannot be told now; it notices as with a process that died."""
+        if self._part is not None:
+            self._part.abandon()
+
     def __enter__(self: _C) -> _C:
         self._check_open()
         return self
@@ -385,7 +396,8 @@ class Consumer(Fetcher):
         """
         if self._part is not None and self._part.member_id is not None:
             self._part.subscribe_again(self._matching())
-            self._adopt([place for place in self._by_partition if self._part.owns(place)], first=False)
+            kept = [place for place in self._by_partition if self._part.owns(place)]
+            self._adopt([place for place in kept if place.topic in self._broker._configs()], first=False)
             return
         if not self._subscribed():
             self._adopt(list(self._by_partition), first=False)

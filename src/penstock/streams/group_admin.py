@@ -11,6 +11,7 @@ from penstock.errors import GroupNotEmptyError, InvalidArgumentError, InvalidTyp
 from penstock.streams.membership import check_group_name, committed_offset
 from penstock.streams.target_offset import target_offset
 from penstock.streams.topic_partition import TopicPartition
+from penstock.streams.unread import unread
 
 if TYPE_CHECKING:
     from penstock.storage.partition_log import PartitionLog
@@ -43,7 +44,7 @@ class GroupPartition:
     metadata: str
     log_end_offset: int
     lag: int
-    """Records stored and not yet committed."""
+    """Records stored and not yet committed; for readers of committed records, those that are decided."""
     lag_ms: int
     """How long ago the next record to read was stored; 0 when there is none."""
     member_id: str | None
@@ -94,6 +95,7 @@ class GroupAdmin:
                 "SELECT topic, number, owner, target FROM partitions WHERE group_id = ? ORDER BY topic, number",
                 group_id,
             )
+            committed_only = self._store.reads_committed(group_id)
         owned: dict[str, list[TopicPartition]] = {}
         for topic, number, owner, _ in rows:
             owned.setdefault(owner, []).append(TopicPartition(topic, number))
@@ -107,23 +109,27 @@ class GroupAdmin:
                 MemberDescription(member, client, instance, pid, json.loads(topics), owned.get(member, []))
                 for member, client, instance, pid, topics in members
             ],
-            [self._partition(name, TopicPartition(topic, number), owner) for topic, number, owner, _ in rows],
+            [
+                self._partition(name, TopicPartition(topic, number), owner, committed_only)
+                for topic, number, owner, _ in rows
+                if topic in self._broker._configs()  # another process may be deleting one
+            ],
         )
 
-    def _partition(self, group: str, place: TopicPartition, owner: str | None) -> GroupPartition:
+    def _partition(self, group: str, place: TopicPartition, owner: str | None, committed_only: bool) -> GroupPartition:
         log = self._broker._log(*place)
         found = committed_offset(self._broker, group, place)
-        start, end = log.log_start_offset, log.log_end_offset
-        following = start if found is None else max(found.offset, start)
+        end = log.log_end_offset
+        left = unread(log, -1 if found is None else found.offset, committed_only)
         lag_ms = 0
-        if following < end:
-            lag_ms = max(0, self._broker.clock.time_ms() - _timestamp_ms(log, following))
+        if left.records:
+            lag_ms = max(0, self._broker.clock.time_ms() - _timestamp_ms(log, left.offset))
         return GroupPartition(
             *place,
             committed=None if found is None else found.offset,
             metadata="" if found is None else found.metadata,
             log_end_offset=end,
-            lag=max(0, end - following),
+            lag=left.records,
             lag_ms=lag_ms,
             member_id=owner,
         )
@@ -140,14 +146,18 @@ class GroupAdmin:
             connection.execute("DELETE FROM groups WHERE id = ?", (group_id,))
 
     def expire(self) -> list[str]:
-        """Delete the groups that had no members for seven days (Kafka's `offsets.retention.minutes`); their names."""
+        """Delete the groups that nobody used for seven days (Kafka's `offsets.retention.minutes`); their names."""
         limit = self._broker.clock.time_ms() - OFFSETS_RETENTION_MS
-        gone = []
-        for (name,) in self._store.rows(
-            "SELECT name FROM groups WHERE emptied_ms < ? AND id NOT IN (SELECT group_id FROM members)", limit
-        ):
-            self.delete(name)
-            gone.append(name)
+        query = (
+            "SELECT name FROM groups WHERE emptied_ms < ? AND id NOT IN (SELECT group_id FROM members)"
+            " AND id NOT IN (SELECT group_id FROM attached)"
+        )
+        if not self._store.rows(query, limit):
+            return []
+        with self._store.change():
+            gone = [name for (name,) in self._store.rows(query, limit)]
+            for name in gone:
+                self.delete(name)
         return gone
 
     def reset(
@@ -188,6 +198,9 @@ class GroupAdmin:
                 owner = self._store.rows("SELECT owner FROM partitions WHERE cell = ?", cell)[0][0]
                 connection.execute("UPDATE partitions SET owner = NULL WHERE cell = ?", (cell,))
                 self._store.bump_member(owner)
+            connection.execute(
+                "UPDATE groups SET emptied_ms = ? WHERE id = ?", (self._broker.clock.time_ms(), group_id)
+            )
         self._broker._bell.ring()
         if self._broker.fsync == "always":
             self._store.sync()

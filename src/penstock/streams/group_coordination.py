@@ -42,6 +42,7 @@ def rebalance(
         [(member, group_id, place.topic, place.partition) for member, place in changed],
     )
     connection.execute("UPDATE groups SET stale = 0, generation = generation + 1 WHERE id = ?", (group_id,))
+    store.set_counts(group_id, {topic: partitions[topic] for topic in subscriptions.topics()})
     told: set[str | None] = set()
     for member, place in changed:
         owner = owners.get(place)
@@ -98,6 +99,15 @@ def park_member(connection: Connection, member_id: str, now_ms: int) -> None:
     connection.execute("UPDATE members SET process = NULL, left_ms = ? WHERE id = ?", (now_ms, member_id))
 
 
+def detach(connection: Connection, column: str, value: str, now_ms: int) -> None:
+    """Consumers that used a group's offsets without being members are gone: from now on the offsets may expire."""
+    connection.execute(
+        f"UPDATE groups SET emptied_ms = ? WHERE id IN (SELECT group_id FROM attached WHERE {column} = ?)",
+        (now_ms, value),
+    )
+    connection.execute(f"DELETE FROM attached WHERE {column} = ?", (value,))
+
+
 def remove_process(store: GroupStore, connection: Connection, token: str, now_ms: int) -> None:
     """A process is gone, and with it its members (static ones are parked)."""
     members = connection.execute("SELECT id, instance_id FROM members WHERE process = ?", (token,)).fetchall()
@@ -106,6 +116,7 @@ def remove_process(store: GroupStore, connection: Connection, token: str, now_ms
             remove_member(store, connection, member, now_ms)
         else:
             park_member(connection, member, now_ms)
+    detach(connection, "process", token, now_ms)
     for (slot,) in connection.execute("SELECT slot FROM processes WHERE token = ?", (token,)).fetchall():
         store.give_slot(slot)
     connection.execute("DELETE FROM processes WHERE token = ?", (token,))

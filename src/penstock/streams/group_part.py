@@ -6,13 +6,14 @@ nobody has it, so the others read on all the while (Kafka's cooperative protocol
 
 from __future__ import annotations
 
+import uuid
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from penstock._native.metrics import GROUP, WORDS
-from penstock.errors import FencedError, InvalidTypeError
+from penstock.errors import FencedError, InvalidTypeError, PenstockError
 from penstock.storage.group_store import EPOCH
 from penstock.streams.membership import GroupSettings, Listener, Membership, committed_offset
 from penstock.streams.topic_partition import OffsetAndMetadata, TopicPartition
@@ -50,6 +51,7 @@ class GroupPart:
         self.auto_commit = auto_commit
         self._listeners = listeners
         self._member: Membership | None = None
+        self._attachment: str | None = None
         self._rebalancing = False
         self.untouched = True
         store = self._broker._metrics_store
@@ -74,31 +76,47 @@ class GroupPart:
 
     def subscribe(self, topics: Iterable[str]) -> None:
         """Be a member that wants these topics."""
-        if self._member is None and (wanted := tuple(topics)):
+        if self._member is None:
             reference = weakref.WeakMethod(self._progress)
-            self._member = Membership(self._broker, self.settings, wanted, lambda: (reference() or (lambda: None))())
+            self._member = Membership(
+                self._broker, self.settings, tuple(topics), lambda: (reference() or (lambda: None))()
+            )
+            self._detach()
             self._watch(self._member)
-        elif self._member is not None:
+        else:
             self._member.subscribe(topics)
 
     def subscribe_again(self, topics: tuple[str, ...]) -> None:
         """The catalog changed: topics came or went, or have more partitions."""
         if self._member is not None:
-            self._member.subscribe(topics)
+            self._member.follow(topics)
 
     def _watch(self, member: Membership) -> None:
         self._consumer._take_part(self._broker._groups.slots, 2 * member.slot + EPOCH, member.epoch)
 
     def attach(self, readers: Mapping[TopicPartition, PartitionReader]) -> None:
-        """Read partitions assigned by hand: from the committed offsets, and commit while nobody owns them."""
+        """Read partitions assigned by hand: from the committed offsets, and commit while nobody owns them. As long as
+        this consumer and its process live, the group's offsets do not expire."""
         store = self._broker._groups
-        with store.change():
+        process = self._broker._keeper.token()
+        attachment = self._attachment or uuid.uuid4().hex
+        with store.change() as connection:
             group_id = store.group_id(self.settings.group, self._broker.clock.time_ms())
+            store.set_reads_committed(group_id, self.settings.committed_only)
+            connection.execute("INSERT OR REPLACE INTO attached VALUES (?, ?, ?)", (attachment, group_id, process))
             for place, reader in readers.items():
                 reader.cell = store.cell(group_id, *place)
                 reader.claim = store.commits.claim_of(reader.cell)
                 if (offset := store.commits.offset(reader.cell)) >= 0:
                     self._consumer._move(reader, offset)
+
+        self._attachment = attachment
+        self._broker._keeper.watch(attachment, self._reference)
+
+    def _detach(self) -> None:
+        if self._attachment is not None:
+            self._broker._keeper.forget(self._attachment)
+            self._attachment = None
 
     # --- rebalance ---------------------------------------------------------------------------------------------------
 
@@ -191,14 +209,28 @@ class GroupPart:
         self._consumer._take_part(None, 0, 0)
         if commit:
             self._consumer._commit_positions()
+        self._detach()
         if member is None:
             return
         if member.owned and self._listeners.on_revoked is not None:
             self._consumer._call_back(self._listeners.on_revoked, list(member.owned))
-        member.leave()
+        try:
+            member.leave()
+        except PenstockError:
+            self._member = member  # closing again tries again
+            raise
+
+    def abandon(self) -> None:
+        """Stop being a member without a word."""
+        if self._member is not None:
+            self._broker._keeper.discard(self._member)
+        self._member, self._attachment = None, None
 
     def after_fork(self) -> None:
         """In a forked child: become a member of its own; what the parent has stays the parent's."""
+        if self._attachment is not None:
+            self._attachment = None
+            self.attach(self._consumer._by_partition)
         if self._member is not None:
             self._consumer._stop_reading(list(self._member.owned))
             self._member.rejoin()

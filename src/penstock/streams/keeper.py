@@ -13,12 +13,12 @@ import threading
 import uuid
 import weakref
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from penstock.errors import PenstockError
 from penstock.storage.directory import FileLock
 from penstock.storage.group_store import COORDINATOR_SLOT, GroupStore
-from penstock.streams.group_coordination import remove_member, remove_process
+from penstock.streams.group_coordination import detach, remove_member, remove_process
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
@@ -40,6 +40,7 @@ class Keeper:
         self._coordinator = FileLock(broker.path / "coordinator.lock")
         self._lock = threading.Lock()
         self._members: dict[str, tuple[weakref.ref[Membership], object, float]] = {}
+        self._attached: dict[str, weakref.ref[object]] = {}
         self._process: FileLock | None = None
         self._token = ""
         self._slot = -1
@@ -87,6 +88,16 @@ class Keeper:
         """The member left."""
         self._members.pop(member.member_id, None)
 
+    def watch(self, attachment: str, user: weakref.ref[Any]) -> None:
+        """`user` uses a group's offsets without being a member."""
+        self._attached[attachment] = user
+
+    def forget(self, attachment: str) -> None:
+        """It does not any more."""
+        with self._store.change() as connection:
+            detach(connection, "id", attachment, self._clock.time_ms())
+        self._attached.pop(attachment, None)
+
     # --- several times a second --------------------------------------------------------------------------------------
 
     def tick(self) -> None:
@@ -108,6 +119,9 @@ class Keeper:
                              member.settings.max_poll_interval_ms, member.group)  # fmt: skip
                 self._members.pop(member_id, None)
                 member.evict()
+        for attachment, user in list(self._attached.items()):
+            if user() is None:
+                self.forget(attachment)
         elected = self._coordinator.try_acquire()
         if elected or self._now_ms() - self._store.last_beat_ms(COORDINATOR_SLOT) > HUNG_MS:
             self.look_after_others()
@@ -155,20 +169,24 @@ class Keeper:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
         with self._lock:
-            if self._process is not None:
-                with self._store.change() as connection:
-                    remove_process(self._store, connection, self._token, self._clock.time_ms())
-                (self._directory / f"{self._token}.lock").unlink(missing_ok=True)
-                self._process.release()
-                self._process = None
-            self._coordinator.release()
+            process, self._process = self._process, None
+            try:
+                if process is not None:
+                    with self._store.change() as connection:
+                        remove_process(self._store, connection, self._token, self._clock.time_ms())
+                    (self._directory / f"{self._token}.lock").unlink(missing_ok=True)
+            finally:
+                if process is not None:
+                    process.release()
+                self._coordinator.release()
 
     def after_fork(self) -> None:
         """In the child: the members are the parent's."""
         if self._process is not None:
             self._process.release()
         self._coordinator.release()
-        self._process, self._thread, self._members, self._token = None, None, {}, ""
+        self._process, self._thread, self._token = None, None, ""
+        self._members, self._attached = {}, {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
 

@@ -44,6 +44,8 @@ class GroupSettings:
     client_id: str
     session_timeout_ms: int
     max_poll_interval_ms: int
+    committed_only: bool
+    """Whether it reads committed records only; then so is the lag of the group counted."""
 
     def checked(self) -> GroupSettings:
         """This, if the names are fit to be stored."""
@@ -131,6 +133,7 @@ class Membership:
                     ),
                 )  # fmt: skip
                 connection.execute("UPDATE groups SET strategy = ?, stale = 1 WHERE id = ?", (self._strategy, group_id))
+            self._store.set_reads_committed(group_id, settings.committed_only)
             self.epoch = self._store.epoch(self.slot) - 1  # whatever it is: look first
         self._broker._keeper.add(self)
 
@@ -186,7 +189,7 @@ class Membership:
 
     def give_up(self, partitions: Iterable[TopicPartition]) -> None:
         """Let others have these partitions of mine."""
-        claims = [self.owned.pop(partition) for partition in partitions if partition in self.owned]
+        claims = [self.owned[partition] for partition in partitions if partition in self.owned]
         if not claims:
             return
         with self._store.change() as connection:
@@ -204,6 +207,7 @@ class Membership:
                 )
                 heirs.add(row[1])
             tell(self._store, connection, self._group_id, heirs)
+        self.forget(claim.partition for claim in claims)
         self._broker._bell.ring()
 
     def forget(self, partitions: Iterable[TopicPartition]) -> None:
@@ -232,11 +236,21 @@ class Membership:
         return taken
 
     def subscribe(self, topics: Iterable[str]) -> None:
-        """The member wants these topics now, or their partitions changed."""
-        self.topics = tuple(topics)
+        """The member wants these topics now."""
+        wanted = tuple(topics)
         with self._store.change() as connection:
-            connection.execute("UPDATE members SET topics = ? WHERE id = ?", (json.dumps(self.topics), self.member_id))
+            connection.execute("UPDATE members SET topics = ? WHERE id = ?", (json.dumps(wanted), self.member_id))
             make_stale(self._store, connection, self._group_id)
+        self.topics = wanted
+
+    def follow(self, topics: Iterable[str]) -> None:
+        """The catalog changed, and these are the topics that the member wants now. Nothing happens unless they, or
+        their partitions, are others than those of the last assignment."""
+        wanted = tuple(topics)
+        configs, assigned = self._broker._configs(), self._store.counts(self._group_id)
+        counts = {name: configs[name].partitions for name in wanted if name in configs}
+        if set(wanted) != set(self.topics) or any(counts.get(name) != assigned.get(name) for name in wanted):
+            self.subscribe(wanted)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
@@ -248,7 +262,6 @@ class Membership:
 
     def leave(self) -> None:
         """Give everything up. A static member's partitions wait for its return."""
-        self._broker._keeper.discard(self)
         now_ms = self._broker.clock.time_ms()
         with self._store.change() as connection:
             if self.settings.instance_id is None:
@@ -256,6 +269,7 @@ class Membership:
             else:
                 release_partitions(self._store, connection, self.member_id)
                 park_member(connection, self.member_id, now_ms)
+        self._broker._keeper.discard(self)
         self.owned = {}
         self._broker._bell.ring()
 
