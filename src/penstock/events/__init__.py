@@ -5,6 +5,10 @@ Needs the extra `penstock[events]`. The patterns use Penstock's public API only.
 
 from penstock.events.aggregate import Aggregate
 from penstock.events.applies import applies
+from penstock.events.bulkhead import Bulkhead
+from penstock.events.bus import EventBus
+from penstock.events.bus_letters import DeadLetter
+from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.errors import (
@@ -17,7 +21,10 @@ from penstock.events.errors import (
     WrongVersionError,
 )
 from penstock.events.event import Event
+from penstock.events.guard_errors import BackPressureError, BulkheadFullError, CircuitOpenError, RateLimitedError
+from penstock.events.inbox import Inbox
 from penstock.events.personal import FORGOTTEN, Personal
+from penstock.events.rate_limit import RateLimit
 from penstock.events.registry import Registry, registry
 from penstock.events.retry import Retry
 from penstock.events.snapshots import SnapshotInfo
@@ -37,17 +44,27 @@ __all__ = [
     "Aggregate",
     "AggregateNotFoundError",
     "AppendResult",
+    "BackPressureError",
+    "Bulkhead",
+    "BulkheadFullError",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "DeadLetter",
     "Envelope",
     "Event",
+    "EventBus",
     "EventStore",
     "ExpectedVersion",
     "FORGOTTEN",
+    "Inbox",
     "IncompatibleSchemaError",
     "InvalidEventError",
     "LostKeyError",
     "NO_STREAM",
     "Personal",
     "Query",
+    "RateLimit",
+    "RateLimitedError",
     "RecordedEvent",
     "Registry",
     "Retry",

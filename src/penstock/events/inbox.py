@@ -1,0 +1,207 @@
+"""The inbox: which messages a consumer has dealt with, remembered in its own database with what they caused.
+
+Keys are (group, message id). UUIDs are kept as 16 bytes in a table without row ids: UUIDv7 ids are in order of time, so
+that new ones go to its end. Crash policy: the id is committed by the transaction of the effect, or neither is.
+Thread safety: any thread for an inbox with a path; with a connection, the threads that may use it. `once` blocks
+belong to one thread at a time. Process safety: any number of inboxes over one database.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+from penstock.clock import Clock, SystemClock
+from penstock.errors import InvalidTypeError
+from penstock.events.envelope import Envelope
+from penstock.events.guard import checked_number
+from penstock.events.sql import Sql, id_key, is_path
+
+_PURGE_EVERY = 64  # purges in one `ttl`
+_CHUNK = 500
+
+
+class Inbox:
+    """Remembers message ids for an idempotent consumer.
+
+        with inbox.once(envelope) as first:
+            if first:
+                inbox.connection.execute("UPDATE stock SET ...")
+
+    `database`: a path (the inbox opens SQLite there), a `sqlite3` connection or another DB-API connection; `group`: the
+    consumer's name. `ttl`: seconds that an id is remembered, None: for ever (default 7 days). `clock`: default the
+    machine's. Makes its tables when they do not exist.
+    """
+
+    def __init__(
+        self,
+        database: Any,
+        group: str = "default",
+        ttl: float | None = 604_800.0,
+        clock: Clock | None = None,
+    ) -> None:
+        if not isinstance(group, str) or not group:
+            raise InvalidTypeError(f"group is {group!r}; a str that is not empty is needed")
+        self._ttl = None if ttl is None else checked_number("ttl", ttl, 0.001, 1e10)
+        self._clock = clock or SystemClock()
+        self._own = is_path(database)
+        self._sql = Sql.open(database) if self._own else Sql(database)
+        self.group = group
+        self._lock = threading.RLock()
+        self._purged_ms = self._clock.time_ms()
+        self._make_tables()
+        self._number = self._group_number()
+
+    @property
+    def connection(self) -> Any:
+        """The database connection; inside `once`, what it does is committed with the id."""
+        return self._sql.connection
+
+    def seen(self, message: Envelope | str) -> bool:
+        """Whether a message (or its id) is remembered."""
+        key = self._key(message)
+        with self._lock:
+            return self._sql.one(self._select, self._number, key) is not None
+
+    def remember(self, *messages: Envelope | str) -> int:
+        """Remember messages; returns how many were not known yet. Commits, unless a transaction is open."""
+        with self._lock, self._sql.transaction(nested=True):
+            now = self._clock.time_ms()
+            return sum(self._insert(self._key(message), now) for message in messages)
+
+    def forget(self, *messages: Envelope | str) -> None:
+        """Let messages be new again. Commits, unless a transaction is open."""
+        with self._lock, self._sql.transaction(nested=True):
+            for message in messages:
+                self._sql.run("DELETE FROM penstock_inbox WHERE grp = ? AND id = ?", self._number, self._key(message))
+
+    def once(self, message: Envelope | str) -> Once:
+        """`with inbox.once(envelope) as first:` says whether this message comes for the first time; when it does, it is
+        remembered with the effect.
+
+        Opens a transaction on the connection and commits it at the end; an exception undoes both. In a transaction
+        that is open already, the block is a part of it: its commit is the caller's, and an exception undoes the block.
+        """
+        return Once(self, self._key(message))
+
+    def unseen(self, messages: Iterable[Envelope]) -> list[Envelope]:
+        """Those messages that are not remembered, in their order: fewer questions than `seen` for each."""
+        keyed = [(self._key(message), message) for message in messages]
+        known: set[Any] = set()
+        with self._lock:
+            for first in range(0, len(keyed), _CHUNK):
+                keys = [key for key, _ in keyed[first : first + _CHUNK]]
+                marks = ", ".join("?" * len(keys))
+                statement = f"SELECT id FROM penstock_inbox WHERE grp = ? AND id IN ({marks})"
+                known.update(key for (key,) in self._sql.all(statement, self._number, *keys))
+        return [message for key, message in keyed if key not in known]
+
+    def purge(self) -> int:
+        """Forget what is older than `ttl`; returns how many. Happens by itself now and then."""
+        if self._ttl is None:
+            return 0
+        with self._lock, self._sql.transaction(nested=True):
+            self._purged_ms = self._clock.time_ms()
+            limit = self._purged_ms - round(self._ttl * 1000)
+            return self._sql.run("DELETE FROM penstock_inbox WHERE seen_ms <= ?", limit)
+
+    def _purge_if_due(self) -> None:
+        if self._ttl is None or self._sql.in_transaction:
+            return
+        if (self._clock.time_ms() - self._purged_ms) * _PURGE_EVERY > self._ttl * 1000:
+            self.purge()
+
+    def _insert(self, key: Any, now_ms: int) -> bool:
+        if self._sql.is_sqlite:
+            return self._sql.run(self._add, self._number, key, now_ms) == 1
+        if self._sql.one(self._select, self._number, key) is not None:
+            return False
+        self._sql.run(self._add, self._number, key, now_ms)
+        return True
+
+    def _key(self, message: Envelope | str) -> Any:
+        identity = message.message_id if isinstance(message, Envelope) else message
+        if not isinstance(identity, str) or not identity:
+            raise InvalidTypeError(f"message is {message!r}; an Envelope or a message id is needed")
+        return id_key(identity) if self._sql.is_sqlite else identity
+
+    def _make_tables(self) -> None:
+        sql = self._sql
+        ids, rows = ("BLOB", "WITHOUT ROWID") if sql.is_sqlite else ("VARCHAR(128)", "")
+        with sql.transaction(nested=True):
+            sql.run("CREATE TABLE IF NOT EXISTS penstock_inbox_group (name VARCHAR(200) PRIMARY KEY, grp INTEGER)")
+            sql.run(
+                f"CREATE TABLE IF NOT EXISTS penstock_inbox (grp INTEGER NOT NULL, id {ids} NOT NULL, "
+                f"seen_ms BIGINT NOT NULL, PRIMARY KEY (grp, id)) {rows}"
+            )
+            sql.make_index("penstock_inbox_seen", "penstock_inbox", "seen_ms")
+        insert = "INSERT OR IGNORE" if sql.is_sqlite else "INSERT"
+        self._add = f"{insert} INTO penstock_inbox (grp, id, seen_ms) VALUES (?, ?, ?)"
+        self._select = "SELECT 1 FROM penstock_inbox WHERE grp = ? AND id = ?"
+
+    def _group_number(self) -> int:
+        with self._sql.transaction(nested=True):
+            row = self._sql.one("SELECT grp FROM penstock_inbox_group WHERE name = ?", self.group)
+            if row is None:
+                (most,) = self._sql.one("SELECT COALESCE(MAX(grp), 0) FROM penstock_inbox_group") or (0,)
+                row = (most + 1,)
+                self._sql.run("INSERT INTO penstock_inbox_group VALUES (?, ?)", self.group, row[0])
+            return int(row[0])
+
+    def close(self) -> None:
+        """Close the database, if the inbox opened it. May be repeated."""
+        if self._own:
+            self._sql.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Inbox group={self.group!r}>"
+
+
+class Once:
+    """One message's turn; see `Inbox.once`."""
+
+    __slots__ = ("_inbox", "_key", "_transaction")
+
+    def __init__(self, inbox: Inbox, key: Any) -> None:
+        self._inbox, self._key = inbox, key
+        self._transaction: AbstractContextManager[None] | None = None
+
+    def __enter__(self) -> bool:
+        inbox = self._inbox
+        inbox._lock.acquire()
+        try:
+            outer = inbox._sql.in_transaction
+            if outer and inbox._sql.one(inbox._select, inbox._number, self._key) is not None:
+                return False  # without a savepoint: there is nothing to undo
+            transaction = inbox._sql.transaction(nested=True)
+            transaction.__enter__()
+        except BaseException:
+            inbox._lock.release()
+            raise
+        self._transaction = transaction
+        try:
+            return inbox._insert(self._key, inbox._clock.time_ms())
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        inbox, transaction = self._inbox, self._transaction
+        try:
+            if transaction is not None:
+                transaction.__exit__(kind, error, trace)
+            if kind is None:
+                inbox._purge_if_due()
+        finally:
+            inbox._lock.release()
