@@ -80,7 +80,7 @@ class Runner:
             return None
         if side.workloads or not (side.tuned or workload.plain):
             return {"n/a": "not measured for this variant"}
-        reason = not_applicable(side.client, workload.kind, workload.name)
+        reason = not_applicable(side.client, workload.kind, workload.name, side.options)
         return None if reason is None else {"n/a": reason}
 
     def count(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -24,7 +25,9 @@ class Gate:
         self._out.flush()
 
     def wait(self, **message: Any) -> None:
-        """Say that all is ready, and wait until told to go."""
+        """Say that all is ready, and wait until told to go. What was made so far is no business of the collector."""
+        gc.collect()
+        gc.freeze()
         self.say(event="ready", **message)
         if not sys.stdin.readline():
             raise SystemExit("the command is gone")

@@ -42,12 +42,19 @@ class Client:
     requires: ClassVar[tuple[str, ...]] = ()  # modules that must be importable
     missing: ClassVar[Mapping[str, str]] = {}  # kind of workload or workload -> why the system has no notion of it
     paced_by_sleep: ClassVar[bool] = True  # how a sender waits between messages; see `workloads.latency`
-    pilot: ClassVar[bool] = True  # False: a tool whose every run starts a machine of its own; sizes are fixed
+    footprint_records: ClassVar[int] = 1_000_000  # fewer for systems that take minutes for a million
+    replay_bytes: ClassVar[int] = 1 << 62
+    fixed: ClassVar[Mapping[str, int]] = {}  # kind of workload -> a count instead of trials, which would cost much
 
     def __init__(self, place: Place, **options: Any) -> None:
         self.place, self.options = place, options
         for name in self.requires:
             importlib.import_module(name)
+
+    @classmethod
+    def excuse(cls, kind: str, workload: str, options: Mapping[str, Any]) -> str | None:
+        """Why there is no such thing with these options; None if there is."""
+        return not_for(cls, kind, workload)
 
     def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
         """Make an empty topic; nothing where topics need no making."""
@@ -76,11 +83,14 @@ def lacking(path: str) -> str | None:
     return f"Python package {', '.join(absent)} is not installed" if absent else None
 
 
-def not_applicable(path: str, kind: str, workload: str) -> str | None:
+def not_applicable(path: str, kind: str, workload: str, options: Mapping[str, Any]) -> str | None:
     """Why a client has no notion of a workload; None if it has."""
-    found = client_class(path)
+    return client_class(path).excuse(kind, workload, options)
+
+
+def not_for(client: type[Client], kind: str, workload: str) -> str | None:
+    """The reason by the class alone: what it says is missing, or an operation that it does not have."""
     for key in (workload, kind):
-        if key in found.missing:
-            return found.missing[key]
-    needed = NEEDS[kind]
-    return None if all(hasattr(found, name) for name in needed) else "no such operation"
+        if key in client.missing:
+            return client.missing[key]
+    return None if all(hasattr(client, name) for name in NEEDS[kind]) else "no such operation"

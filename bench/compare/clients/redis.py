@@ -16,6 +16,7 @@ class Redis(Client):
     """redis-py over the loopback interface, hiredis if it is installed."""
 
     requires = ("redis",)
+    footprint_records = 200_000
     missing: ClassVar[dict[str, str]] = {
         "keyed": "a stream has no partitions",
         "json-lz4": "no compression",

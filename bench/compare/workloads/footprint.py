@@ -21,10 +21,10 @@ PERIOD_S = 0.02
 
 
 class Peak:
-    """The largest sum of a memory field over processes while the block runs."""
+    """The largest sum of a memory field over process groups while the block runs."""
 
-    def __init__(self, pids: list[int]) -> None:
-        self._pids, self._over = pids, threading.Event()
+    def __init__(self, groups: list[int]) -> None:
+        self._groups, self._over = groups, threading.Event()
         self.private_mib = self.resident_mib = 0.0
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -33,8 +33,9 @@ class Peak:
             self._look()
 
     def _look(self) -> None:
-        self.private_mib = max(self.private_mib, usage.memory_mib(self._pids, "RssAnon"))
-        self.resident_mib = max(self.resident_mib, usage.memory_mib(self._pids, "VmRSS"))
+        pids = [pid for group in self._groups for pid in usage.group_pids(group)]
+        self.private_mib = max(self.private_mib, usage.memory_mib(pids, "RssAnon"))
+        self.resident_mib = max(self.resident_mib, usage.memory_mib(pids, "VmRSS"))
 
     def __enter__(self) -> Peak:
         self._thread.start()
@@ -52,7 +53,8 @@ def run(setting: Setting) -> Turn:
         child.ready()
         servers = setting.running.pids()
         cpu = usage.cpu_s(servers)
-        with Peak(usage.group_pids(child.process.pid)) as client_peak, Peak(servers) as server_peak:
+        groups = [server.process.pid for server in setting.running.servers]
+        with Peak([child.process.pid]) as client_peak, Peak(groups) as server_peak:
             child.go()
             answer = child.receive()
         server_cpu = usage.cpu_s(servers) - cpu
@@ -72,7 +74,7 @@ def run(setting: Setting) -> Turn:
 
 def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     """In the client process. Systems that manage few messages a second do fewer than a million."""
-    count = min(job["records"], client.options.get("footprint_records", 1_000_000))
+    count = min(job["records"], client.footprint_records)
     load = Load(count, distinct=BLOCK)
     client.create(job["topic"])
     client.ready(load)

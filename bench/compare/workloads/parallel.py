@@ -75,7 +75,7 @@ def _prepare(client: Any, job: dict[str, Any], load: Load, reading: bool) -> int
         client.drop(topic)
 
     halved = {**job, "rate": job["rate"] and job["rate"] / job["members"], "records": load.count}
-    count = sized(halved, load.size, trial)
+    count = sized(halved, load.size, trial, client.fixed)
     client.create(job["topic"], partitions=job["members"])
     if reading:
         for partition in range(job["members"]):

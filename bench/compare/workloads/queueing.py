@@ -28,7 +28,7 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     def trial(count: int) -> None:
         client.take(fill(count), count)
 
-    count = sized(job, load.size, trial, pilot=client.pilot)
+    count = sized(job, load.size, trial, client.fixed)
     queue = fill(count)
     gate.wait()
     with Meter() as meter:

@@ -30,7 +30,7 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     def trial(count: int) -> None:
         client.read(fill(count), count, group and f"{group}{len(filled)}")
 
-    count = sized(job, load.size, trial, pilot=client.pilot)
+    count = sized(job, load.size, trial, client.fixed)
     topic = fill(count)
     gate.wait()
     with Meter() as meter:

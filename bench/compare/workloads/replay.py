@@ -46,7 +46,7 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     size = job["options"]["size"]
     if job["role"] == "fill":
         gate.wait()
-        count = max(1, min(job["replay_bytes"], client.options.get("replay_bytes", 1 << 62)) // size)
+        count = max(1, min(job["replay_bytes"], client.replay_bytes) // size)
         client.create(job["topic"])
         client.write(job["topic"], Load(int(count), size))
         return {"count": int(count)}

@@ -19,7 +19,7 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     """In the client process."""
     load = Load.of(job["options"], most(job, 100))
     client.create(job["topic"])
-    count = sized(job, load.size, lambda trial: client.write_each(job["topic"], load.sized(trial)))
+    count = sized(job, load.size, lambda trial: client.write_each(job["topic"], load.sized(trial)), client.fixed)
     load = load.sized(count)
     client.ready(load)
     gate.wait()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-TRIAL_S = 0.1
+TRIAL_S = 0.3
 FIRST = 200
+SETTLED = 1.5  # a trial that is not faster than the one before by this was not mostly set-up
 
 
 def most(job: dict[str, Any], size: int) -> int:
@@ -20,23 +21,25 @@ def spare(job: dict[str, Any], number: int) -> str:
     return f"spare{number}of{job['topic'].removeprefix('turn')}"
 
 
-def sized(job: dict[str, Any], size: int, trial: Callable[[int], None], *, pilot: bool = True) -> int:
+def sized(job: dict[str, Any], size: int, trial: Callable[[int], None], fixed: Mapping[str, int]) -> int:
     """The count that takes about the job's seconds. `trial(count)` does as much as that; it is called at least once.
 
-    Where the rate is known from an earlier round one trial warms up. Without `pilot` there is none.
+    Where the rate is known from an earlier round one trial warms up. A count in `fixed` for the kind of workload is
+    taken without a trial.
     """
     limit = most(job, size)
-    if not pilot:
-        return limit
+    if job["kind"] in fixed:
+        return min(limit, fixed[job["kind"]])
     first = max(1, min(FIRST, limit))
     if job["rate"]:
-        trial(max(first, min(limit, int(job["rate"] * TRIAL_S))))
+        trial(max(first, min(limit, int(job["rate"] * TRIAL_S / 2))))
         return max(first, min(limit, int(job["rate"] * job["seconds"])))
-    count = first
+    count, before = first, 0.0
     while True:
         started = time.perf_counter()
         trial(count)
         taken = time.perf_counter() - started
-        if taken >= min(TRIAL_S, job["seconds"]) or count >= limit:
-            return max(1, min(limit, int(count / taken * job["seconds"])))
-        count = min(limit, count * 5)
+        rate = count / taken
+        if count >= limit or (taken >= min(TRIAL_S, job["seconds"]) and rate < before * SETTLED):
+            return max(1, min(limit, int(rate * job["seconds"])))
+        count, before = min(limit, count * 5), rate

@@ -26,7 +26,7 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
         client.create(trials[-1], **made)
         client.write(trials[-1], load.sized(count))
 
-    count = sized(job, load.size, trial, pilot=client.pilot)
+    count = sized(job, load.size, trial, client.fixed)
     for topic in trials:
         client.drop(topic)
     client.create(job["topic"], **made)
