@@ -112,3 +112,107 @@ def test_exchanges_and_share_groups(run: Callable[..., None]) -> None:
             assert found == [b"x", b"y"]
 
     run(body)
+
+
+def test_batches_attempts_and_redrives(run: Callable[..., None]) -> None:
+    async def body(broker: AsyncBroker) -> None:
+        queue = await broker.queue("q")
+        assert [one.ok for one in await queue.send_batch([{"value": b"a"}, {"value": b"b"}, {"value": 5}])] == [
+            True,
+            True,
+            False,
+        ]
+        held = await queue.receive_attempt("once", 10)
+        assert [message.id for message in await queue.receive_attempt("once", 10)] == [one.id for one in held]
+        handles = [message.receipt_handle for message in held]
+        await queue.extend(held[0], 50.0)
+        await queue.change_visibility(handles[0], 60.0)
+        assert [one.ok for one in await queue.change_visibility_batch([(handle, 90.0) for handle in handles])] == [
+            True,
+            True,
+        ]
+        assert [one.ok for one in await queue.delete_batch(handles[:1])] == [True]
+        await queue.reject(held[1])
+        task = await queue.start_redrive()
+        assert (await task.result()).moved == 1 and (task.status, task.report.moved) == ("COMPLETED", 1)
+        assert (await queue.attributes())["ApproximateNumberOfMessages"] == "1"
+        with pytest.raises(penstock.InvalidArgumentError):
+            await queue.receive(wait=-1)
+        assert list(await broker.queues()) == ["q"]
+        await broker.delete_queue("q")
+        assert await broker.queues() == {}
+
+    run(body)
+
+
+def test_exchanges_share_groups_and_schedules(run: Callable[..., None]) -> None:
+    async def body(broker: AsyncBroker) -> None:
+        queue = await broker.queue("q")
+        last = await broker.exchange("last", type="fanout")
+        first = await broker.exchange("first", type="topic", alternate=last)
+        await first.bind(queue, "a.*")
+        await last.bind(queue)
+        assert await first.publish_many([(b"1", "a.b"), (b"2", "b")]) == 2
+        assert await first.routes("a.x") == [("queue", "q")]
+        assert [one.routing_key for one in await first.bindings()] == ["a.*"]
+        assert await broker.exchanges() == {"first": "topic", "last": "fanout"}
+        await last.delete()
+        await broker.delete_exchange("first")
+        schedule = await broker.schedule("daily", queue, b"x", cron="0 3 * * *")
+        assert await broker.schedules() == [schedule]
+        await broker.delete_schedule("daily")
+        shared = await broker.share_consumer("q", "audit")
+        assert await broker.share_groups("q") == ["audit", "q"]
+        assert (await shared.stats()).ready == 2
+        await shared.close()
+        await broker.delete_share_group("q", "audit")
+
+    run(body)
+
+
+def test_a_worker_stops_gracefully(run: Callable[..., None]) -> None:
+    async def body(broker: AsyncBroker) -> None:
+        queue = await broker.queue("q", max_receives=2, retry_delay=0.0)
+        await queue.send_many([b"%d" % number for number in range(5)] + [b"bad"])
+        seen: list[bytes] = []
+        reached = asyncio.Event()
+
+        async def handle(message: penstock.Message) -> None:
+            await asyncio.sleep(0)
+            if message.value == b"bad":
+                raise RuntimeError("never")
+            seen.append(message.value)
+            if len(seen) == 3:
+                worker.stop()
+                reached.set()
+
+        worker = queue.worker(handle, prefetch=10).start()
+        await reached.wait()
+        await worker.join()
+        stats = await queue.stats()
+        assert (seen, stats.acknowledged, stats.ready, stats.in_flight) == ([b"0", b"1", b"2"], 3, 3, 0)
+        retry = penstock.RetryPolicy(delay=0.0)
+        second = queue.worker(handle, tasks=2, retry=retry, visibility_timeout=5.0, exclusive=True).start()
+        while (await queue.stats()).dead < 1 or len(seen) < 5:
+            await asyncio.sleep(0.005)
+        with pytest.raises(penstock.LockedError):
+            await queue.worker(handle).run()
+        second.stop()
+        await second.join()
+        assert (await queue.stats()).in_flight == 0 and sorted(seen) == [b"0", b"1", b"2", b"3", b"4"]
+        with pytest.raises(penstock.InvalidConfigError):
+            queue.worker(handle, tasks=0)
+
+    run(body)
+
+
+def test_a_waiting_task_of_higher_priority_comes_first(run: Callable[..., None]) -> None:
+    async def body(broker: AsyncBroker) -> None:
+        queue = await broker.queue("q")
+        first = asyncio.create_task(queue.receive(1, wait=10, consumer_priority=5))
+        await asyncio.sleep(0.02)
+        await queue.send(b"a")
+        assert await queue.receive(1, wait=0) == []
+        assert [message.value for message in await first] == [b"a"]
+
+    run(body)

@@ -7,7 +7,8 @@ thread for each loop waits for new records on behalf of all its consumers. Cance
 from penstock.aio.broker import AsyncBroker, open
 from penstock.aio.consumer import AsyncConsumer
 from penstock.aio.producer import AsyncProducer
-from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncShareGroup
+from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncRedriveTask, AsyncShareGroup
+from penstock.aio.worker import AsyncWorker
 
 __all__ = [
     "AsyncBroker",
@@ -15,6 +16,8 @@ __all__ = [
     "AsyncExchange",
     "AsyncProducer",
     "AsyncQueue",
+    "AsyncRedriveTask",
     "AsyncShareGroup",
+    "AsyncWorker",
     "open",
 ]

@@ -9,11 +9,11 @@ from typing import Any
 import penstock
 from penstock.aio.consumer import AsyncConsumer
 from penstock.aio.producer import AsyncProducer
-from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncShareGroup
+from penstock.aio.queue_methods import QueueMethods
 from penstock.aio.wake import Waker
 
 
-class AsyncBroker:
+class AsyncBroker(QueueMethods):
     """An open data directory, used by any number of loops. Everything that is not awaited is on `sync`, the broker."""
 
     def __init__(self, sync: penstock.Broker) -> None:
@@ -52,18 +52,6 @@ class AsyncBroker:
     def consumer(self, *topics: str, **options: Any) -> AsyncConsumer:
         """A consumer; options as `Broker.consumer`. Use it with `async with`, and iterate it with `async for`."""
         return AsyncConsumer(self, self.sync.consumer(*topics, **options))
-
-    async def queue(self, name: str, **options: Any) -> AsyncQueue:
-        """A queue, made when it does not exist; options as `Broker.queue`."""
-        return AsyncQueue(self, await asyncio.to_thread(lambda: self.sync.queue(name, **options)))
-
-    async def share_consumer(self, topic: str, group: str, **options: Any) -> AsyncShareGroup:
-        """A consumer of a share group; options as `Broker.share_consumer`."""
-        return AsyncShareGroup(self, await asyncio.to_thread(lambda: self.sync.share_consumer(topic, group, **options)))
-
-    async def exchange(self, name: str, type: str | None = None, alternate: str | None = None) -> AsyncExchange:
-        """An exchange; as `Broker.exchange`."""
-        return AsyncExchange(self, await asyncio.to_thread(self.sync.exchange, name, type, alternate))
 
     async def close(self) -> None:
         """As `Broker.close`."""

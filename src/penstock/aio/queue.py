@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import penstock
 from penstock.aio.wake import SLICE_S
-from penstock.errors import InvalidConfigError, StaleReceiptError
+from penstock.aio.worker import AsyncWorker
+from penstock.queues.share_group import checked_seconds
 
 if TYPE_CHECKING:
-    from penstock.aio.broker import AsyncBroker
+    from penstock.aio.queue_methods import QueueMethods
 
 _T = TypeVar("_T")
 
@@ -25,19 +26,29 @@ _T = TypeVar("_T")
 class AsyncShareGroup:
     """Made by `AsyncBroker.share_consumer`. Any number of tasks may use it."""
 
-    def __init__(self, broker: AsyncBroker, sync: penstock.ShareGroup) -> None:
+    def __init__(self, broker: QueueMethods, sync: penstock.ShareGroup) -> None:
         self._broker = broker
         self.sync = sync
 
     async def receive(
-        self, max_messages: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
+        self,
+        max_messages: int = 10,
+        wait: float | None = 20.0,
+        visibility_timeout: float | None = None,
+        consumer_priority: int = 0,
     ) -> list[penstock.Message]:
         """As `Queue.receive`. Cancelling it leaves every message where it was."""
+        with self.sync._precedence(consumer_priority):
+            return await self._receive(max_messages, wait, visibility_timeout, consumer_priority)
+
+    async def _receive(
+        self, max_messages: int, wait: float | None, visibility_timeout: float | None, priority: int
+    ) -> list[penstock.Message]:
         clock = self._broker.sync.clock
-        deadline = math.inf if wait is None else clock.monotonic() + wait
+        deadline = math.inf if wait is None else clock.monotonic() + checked_seconds("wait", wait)
         while True:
             seen = self.sync._bell.arm()
-            found = self.sync.receive(max_messages, 0, visibility_timeout)
+            found = self.sync.receive(max_messages, 0, visibility_timeout, priority)
             left = deadline - clock.monotonic()
             if found or left <= 0:
                 return found
@@ -69,49 +80,26 @@ class AsyncShareGroup:
         """As `Queue.delete`."""
         await self._call(lambda: self.sync.delete(receipt_handle))
 
-    async def consume(
-        self,
-        handler: Callable[[penstock.Message], Awaitable[Any]],
-        tasks: int = 1,
-        retry: penstock.RetryPolicy | None = None,
-    ) -> None:
-        """Await `handler(message)` for every message, in so many tasks, until cancelled; see `Worker` for what
-        happens then.
+    async def extend(self, message: penstock.Message, seconds: float) -> None:
+        """As `Message.extend`."""
+        await self._call(lambda: message.extend(seconds))
 
-        Cancelled, it cancels the handlers and gives their messages back at once, which is no failure.
-        """
-        if type(tasks) is not int or tasks < 1:
-            raise InvalidConfigError(f"tasks is {tasks!r}; allowed is an int from 1")
-        worker = penstock.Worker(self.sync, lambda message: None, retry=retry)
-        async with asyncio.TaskGroup() as group:
-            for _ in range(tasks):
-                group.create_task(self._work(handler, worker))
+    async def change_visibility(self, receipt_handle: str, visibility_timeout: float) -> None:
+        """As `Queue.change_visibility`."""
+        await self._call(lambda: self.sync.change_visibility(receipt_handle, visibility_timeout))
 
-    async def _work(self, handler: Callable[[penstock.Message], Awaitable[Any]], worker: penstock.Worker) -> None:
-        while True:
-            for message in await self.receive(1, wait=1.0):
-                keeper = asyncio.create_task(self._keep(message))
-                try:
-                    await handler(message)
-                except Exception as error:
-                    worker._failed(message, error)
-                except BaseException:
-                    worker._give_back(message)
-                    raise
-                else:
-                    if not message.settled:
-                        worker._settle(message.ack)
-                finally:
-                    keeper.cancel()
+    async def stats(self) -> penstock.QueueStats:
+        """As `Queue.stats`."""
+        return self.sync.stats()
 
-    async def _keep(self, message: penstock.Message) -> None:
-        visibility = self.sync._config.visibility_timeout
-        while True:
-            await asyncio.sleep(visibility / 3)
-            try:
-                message.extend(visibility)
-            except StaleReceiptError:
-                return
+    async def consume(self, handler: Callable[[penstock.Message], Awaitable[Any]], **options: Any) -> None:
+        """Await `handler(message)` for every message until cancelled; `options` and what happens then: see
+        `AsyncWorker`."""
+        await self.worker(handler, **options).run()
+
+    def worker(self, handler: Callable[[penstock.Message], Awaitable[Any]], **options: Any) -> AsyncWorker:
+        """An `AsyncWorker`, to be run or started; see there."""
+        return AsyncWorker(self, handler, **options)
 
     async def _call(self, action: Callable[[], _T]) -> _T:
         if self._broker.sync.fsync == "always":
@@ -142,9 +130,27 @@ class AsyncQueue(AsyncShareGroup):
         """As `Queue.send_many`."""
         return await asyncio.to_thread(self.sync.send_many, values, **options)
 
-    async def stats(self) -> penstock.QueueStats:
-        """As `Queue.stats`."""
-        return self.sync.stats()
+    async def send_batch(self, entries: Iterable[Mapping[str, Any]]) -> list[penstock.BatchResult]:
+        """As `Queue.send_batch`."""
+        return await self._call(lambda: self.sync.send_batch(entries))
+
+    async def delete_batch(self, receipt_handles: Iterable[str]) -> list[penstock.BatchResult]:
+        """As `Queue.delete_batch`."""
+        return await self._call(lambda: self.sync.delete_batch(receipt_handles))
+
+    async def change_visibility_batch(self, entries: Iterable[tuple[str, float]]) -> list[penstock.BatchResult]:
+        """As `Queue.change_visibility_batch`."""
+        return await self._call(lambda: self.sync.change_visibility_batch(entries))
+
+    async def receive_attempt(
+        self, attempt_id: str, max_messages: int = 10, wait: float | None = 0.0, visibility_timeout: float | None = None
+    ) -> list[penstock.Message]:
+        """As `Queue.receive_attempt`, in a thread. A cancelled one may be repeated with the same id."""
+        return await asyncio.to_thread(self.sync.receive_attempt, attempt_id, max_messages, wait, visibility_timeout)
+
+    async def attributes(self) -> dict[str, str]:
+        """As `Queue.attributes`."""
+        return self.sync.attributes()
 
     async def peek(self, *arguments: Any, **options: Any) -> list[penstock.Message]:
         """As `Queue.peek`."""
@@ -155,14 +161,47 @@ class AsyncQueue(AsyncShareGroup):
         return await asyncio.to_thread(self.sync.purge, state)
 
     async def redrive(self, **options: Any) -> penstock.RedriveReport:
-        """As `Queue.redrive`."""
-        return await asyncio.to_thread(lambda: self.sync.redrive(**options))
+        """As `Queue.redrive`. Cancelling it ends the redrive before its next message."""
+        return await (await self.start_redrive(**options)).result()
+
+    async def start_redrive(self, **options: Any) -> AsyncRedriveTask:
+        """As `Queue.start_redrive`."""
+        return AsyncRedriveTask(await asyncio.to_thread(lambda: self.sync.start_redrive(**options)))
+
+
+class AsyncRedriveTask:
+    """A running redrive; made by `AsyncQueue.start_redrive`."""
+
+    def __init__(self, sync: penstock.RedriveTask) -> None:
+        self.sync = sync
+
+    @property
+    def status(self) -> str:
+        """As `RedriveTask.status`."""
+        return self.sync.status
+
+    @property
+    def report(self) -> penstock.RedriveReport:
+        """What was done so far."""
+        return self.sync.report
+
+    def cancel(self) -> None:
+        """As `RedriveTask.cancel`."""
+        self.sync.cancel()
+
+    async def result(self) -> penstock.RedriveReport:
+        """Wait for the end; what was done. Raises what failed. Cancelled, it cancels the redrive."""
+        try:
+            return await asyncio.to_thread(self.sync.result)
+        except asyncio.CancelledError:
+            self.sync.cancel()
+            raise
 
 
 class AsyncExchange:
     """Made by `AsyncBroker.exchange`."""
 
-    def __init__(self, broker: AsyncBroker, sync: penstock.Exchange) -> None:
+    def __init__(self, broker: QueueMethods, sync: penstock.Exchange) -> None:
         self._broker = broker
         self.sync = sync
 
@@ -179,3 +218,19 @@ class AsyncExchange:
     async def unbind(self, target: Any, routing_key: str = "", arguments: Any = None) -> bool:
         """As `Exchange.unbind`."""
         return await asyncio.to_thread(self.sync.unbind, getattr(target, "sync", target), routing_key, arguments)
+
+    async def publish_many(self, messages: Iterable[tuple[Any, str]], mandatory: bool = False) -> int:
+        """As `Exchange.publish_many`."""
+        return await asyncio.to_thread(self.sync.publish_many, messages, mandatory)
+
+    async def bindings(self) -> list[penstock.Binding]:
+        """As `Exchange.bindings`."""
+        return await asyncio.to_thread(self.sync.bindings)
+
+    async def routes(self, routing_key: str = "", headers: Any = None) -> list[tuple[str, str]]:
+        """As `Exchange.routes`."""
+        return await asyncio.to_thread(self.sync.routes, routing_key, headers)
+
+    async def delete(self) -> None:
+        """As `Exchange.delete`."""
+        await asyncio.to_thread(self.sync.delete)

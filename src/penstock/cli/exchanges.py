@@ -70,7 +70,7 @@ def bind(
     with penstock.open(existing(data)) as broker:
         source = broker.exchange(name)
         where = broker.exchange(target) if exchange else broker.topic(target) if topic else target
-        given = dict(_pair(text) for text in argument or [])
+        given = dict(pair_of(text) for text in argument or [])
         if not remove:
             source.bind(where, key, given)
         elif not source.unbind(where, key, given):
@@ -89,7 +89,7 @@ def publish(
 ) -> None:
     """Publish a message; prints where it was stored."""
     with penstock.open(existing(data)) as broker:
-        headers = [(one, value.encode()) for one, value in map(_pair, header or [])]
+        headers = [(one, value.encode()) for one, value in map(pair_of, header or [])]
         stored = broker.exchange(name).publish(body.encode(), key, headers, mandatory)
     for one in stored:
         say(one)
@@ -105,7 +105,8 @@ def delete(name: Name, data: Data = DATA_DEFAULT) -> None:
     say(f"deleted exchange {name}")
 
 
-def _pair(text: str) -> tuple[str, str]:
+def pair_of(text: str) -> tuple[str, str]:
+    """NAME=VALUE, taken apart."""
     name, separator, value = text.partition("=")
     if not separator:
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import dataclasses
 import sys
+import time
 from typing import Annotated, Any
 
 import typer
 
 import penstock
+from penstock.cli.exchanges import pair_of
 from penstock.cli.options import DATA_DEFAULT, Data, Json, existing
 from penstock.cli.output import print_json, print_table, say
 
@@ -32,15 +34,30 @@ def list_queues(data: Data = DATA_DEFAULT, json: Json = False) -> None:
 
 
 @app.command("stats")
-def stats(name: Name, data: Data = DATA_DEFAULT, json: Json = False) -> None:
-    """One queue's counts and configuration."""
+def stats(
+    name: Name,
+    data: Data = DATA_DEFAULT,
+    json: Json = False,
+    seconds: Annotated[
+        float, typer.Option("--rates", metavar="SECONDS", min=0, max=3600, help="Measure rates for so long.")
+    ] = 0.0,
+) -> None:
+    """One queue's counts, rates and configuration."""
     with penstock.open(existing(data)) as broker:
         queue = _open(broker, name)
         found, config = queue.stats(), queue.config.to_dict()
+        if seconds:
+            time.sleep(seconds)
+            found = queue.stats()
     if json:
         print_json({**dataclasses.asdict(found), "config": config})
         return
     _print_stats([found])
+    if seconds:
+        rates = (found.sent_per_s, found.received_per_s, found.acknowledged_per_s)
+        print_table(
+            ("SENT/S", "RECEIVED/S", "ACKNOWLEDGED/S"), [tuple(f"{one:,.1f}" for one in rates)], numbers=(0, 1, 2)
+        )
     print_table(("OPTION", "VALUE"), sorted(config.items()))
 
 
@@ -68,15 +85,18 @@ def send(
     priority: Annotated[int, typer.Option("--priority", min=0, max=255)] = 0,
     group_id: Annotated[str | None, typer.Option("--group-id", help="Its message group.")] = None,
     deduplication_id: Annotated[str | None, typer.Option("--deduplication-id")] = None,
+    ttl: Annotated[float | None, typer.Option("--ttl", min=0, help="Seconds after which it is not delivered.")] = None,
+    header: Annotated[list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="Repeatable.")] = None,
 ) -> None:
     """Send a message, or one for each line of stdin."""
+    options: dict[str, Any] = {
+        "delay": delay, "priority": priority, "group_id": group_id, "deduplication_id": deduplication_id, "ttl": ttl,
+        "headers": [(one, value.encode()) for one, value in map(pair_of, header or [])],
+    }  # fmt: skip
     bodies = [body.encode()] if body is not None else [line.rstrip(b"\n") for line in sys.stdin.buffer]
     with penstock.open(existing(data)) as broker:
         queue = _open(broker, name)
-        names = [
-            queue.send(one, delay=delay, priority=priority, group_id=group_id, deduplication_id=deduplication_id)
-            for one in bodies
-        ]
+        names = [queue.send(one, **options) for one in bodies]
     say(names[0] if len(names) == 1 else f"sent {len(names):,} messages")
 
 
@@ -161,12 +181,12 @@ def _open(broker: penstock.Broker, name: str) -> penstock.Queue:
 
 
 def _parse_option(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise typer.BadParameter(f"{text!r} is not NAME=VALUE")
+    name, value = pair_of(text)
     named: dict[str, Any] = {"true": True, "false": False, "none": None}
     if value.lower() in named:
         return name, named[value.lower()]
+    if name == "redrive_allow_policy" and value not in ("allowAll", "denyAll"):
+        return name, value.split(",")
     for kind in (int, float):
         try:
             return name, kind(value)

@@ -24,6 +24,7 @@ from penstock.queues.ownership import Ownership
 from penstock.queues.queue import Queue
 from penstock.queues.queue_config import QueueConfig
 from penstock.queues.queue_store import QueueStore
+from penstock.queues.retention_policy import check_group, trim
 from penstock.queues.router import Router
 from penstock.queues.schedule import Schedule, Schedules
 from penstock.queues.share_group import ShareGroup
@@ -138,6 +139,7 @@ class Broker(LogBroker):
         topic_options: dict[str, Any] = {
             "retention_ms": -1 if new.retention is None else round(new.retention * 1000),
             "max_message_bytes": new.max_message_bytes,
+            "retention_policy": new.effective_retention_policy,
         }
         self._queues.begin(name)
         with self._topics_lock():
@@ -232,6 +234,7 @@ class Broker(LogBroker):
                 **options,
             }
         )
+        check_group(self, topic, group)
         return ShareGroup(self, topic, group, config, auto_offset_reset)
 
     def share_groups(self, topic: str) -> list[str]:
@@ -359,6 +362,11 @@ class Broker(LogBroker):
                 self._opened_queue(name)._maintain()
             except (UnknownTopicError, UnknownQueueError):
                 continue  # deleted at this moment
+        for name, topic in self._configs().items():
+            try:
+                trim(self, name, topic.retention_policy)
+            except UnknownTopicError:
+                continue  # likewise
         return True
 
     def sync(self) -> None:

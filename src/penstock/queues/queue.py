@@ -8,6 +8,7 @@ queue needs to know of a message (when it becomes visible, when it expires, its 
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,15 @@ from penstock._native.delivery_states import PURGED
 from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
 from penstock.queues.admission import Admission
-from penstock.queues.batch import BatchResult, batch_results, checked_batch
+from penstock.queues.batch import (
+    ENTRIES_MAX,
+    BatchResult,
+    batch_results,
+    check_entry,
+    check_sizes,
+    checked_batch,
+    named_entries,
+)
 from penstock.queues.dead_letter import Headers, source_of
 from penstock.queues.deduplication import Deduplication, content_id
 from penstock.queues.presence import abandoned
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
 STATES = ("ready", "in_flight", "delayed", "dead")
+WAIT_MAX_S = 20  # of SQS's calls
 _PLAIN = (0, None, None, None, None, None, None)  # the arguments of `send` that most calls leave as they are
 
 
@@ -226,21 +236,27 @@ class Queue(ShareGroup):
     def send_batch(self, entries: Iterable[Mapping[str, Any]]) -> list[BatchResult]:
         """Send up to 10 messages of at most 1 MiB together (SQS's SendMessageBatch); a result for each, in order.
 
-        An entry: the arguments of `send` by name, and optionally `id`. What fails does not keep the others from being
-        sent.
+        An entry: the arguments of `send` by name (`delay` at most 900 s, at most 10 `headers`), and optionally `id`
+        (1 to 80 letters, digits, - and _; all different). What fails does not keep the others from being sent.
         """
         checked = checked_batch(entries)
-        return batch_results(checked, lambda entry: self.send(**entry))
+        check_sizes(checked)
+        return batch_results(checked, self._send_entry)
+
+    def _send_entry(self, entry: dict[str, Any]) -> str:
+        check_entry(entry)
+        return self.send(**entry)
 
     def delete_batch(self, receipt_handles: Iterable[str]) -> list[BatchResult]:
-        """Acknowledge up to 10 messages by receipt handle; a result for each."""
-        entries = checked_batch([{"id": handle} for handle in receipt_handles])
-        return batch_results(entries, lambda entry: self.delete(entry["id"]), keep_id=True)
+        """Acknowledge up to 10 messages by receipt handle, all different; a result for each."""
+        entries = checked_batch(named_entries("receipt_handles", receipt_handles))
+        return batch_results(entries, lambda entry: self.delete(entry["receipt_handle"]))
 
     def change_visibility_batch(self, entries: Iterable[tuple[str, float]]) -> list[BatchResult]:
-        """Change the time-outs of up to 10 messages, (receipt handle, seconds) each; a result for each."""
-        checked = checked_batch([{"id": handle, "seconds": seconds} for handle, seconds in entries])
-        return batch_results(checked, lambda entry: self.change_visibility(entry["id"], entry["seconds"]), keep_id=True)
+        """Change the time-outs of up to 10 messages, (receipt handle, seconds from 0 to 43,200) each; a result for
+        each."""
+        checked = checked_batch(named_entries("entries", entries, "visibility_timeout"))
+        return batch_results(checked, lambda entry: self.change_visibility(**entry))
 
     # --- looking ---------------------------------------------------------------------------------------------------
 
@@ -302,7 +318,13 @@ class Queue(ShareGroup):
             "MaximumMessageSize": config.max_message_bytes,
             "FifoQueue": str(config.fifo).lower(),
             "ContentBasedDeduplication": str(config.content_based_deduplication).lower(),
+            "DeduplicationScope": config.deduplication_scope,
+            "RedriveAllowPolicy": _allow_policy(config.redrive_allow_policy),
         }
+        if config.dead_letter is not None:
+            found["RedrivePolicy"] = json.dumps(
+                {"deadLetterTargetArn": config.dead_letter, "maxReceiveCount": config.max_receives}
+            )
         return {name: str(value) for name, value in found.items()}
 
     # --- everything at once ----------------------------------------------------------------------------------------
@@ -343,9 +365,13 @@ class Queue(ShareGroup):
         self, attempt_id: str, max_messages: int = 10, wait: float | None = 0.0, visibility_timeout: float | None = None
     ) -> list[Message]:
         """`receive`, repeatable: with the same id within 5 minutes it returns the same messages, unless their time-out
-        ended or they were settled (SQS's ReceiveRequestAttemptId, for when the answer of the first call was lost)."""
+        ended or they were settled (SQS's ReceiveRequestAttemptId, for when the answer of the first call was lost).
+        `max_messages`: 1 to 10; `wait`: 0 to 20 seconds, as in SQS."""
         if not isinstance(attempt_id, str) or not 1 <= len(attempt_id) <= 128:
             raise InvalidArgumentError(f"attempt_id is {attempt_id!r}; give a str of 1 to 128 characters")
+        if type(max_messages) is not int or not 1 <= max_messages <= ENTRIES_MAX:
+            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int from 1 to {ENTRIES_MAX}")
+        checked_seconds("wait", 0 if wait is None else wait, WAIT_MAX_S)
         known = self._deduplication.attempt(attempt_id)
         if known:
             again = []
@@ -448,8 +474,6 @@ class Queue(ShareGroup):
                 if len(live) == len(found):
                     break
             delivery.take_in()
-            if not self._config.keep_acknowledged:
-                self._broker._log(self.name, delivery.log.number).delete_before(delivery.start)
 
     def close(self) -> None:
         """See `ShareGroup.close`."""
@@ -468,6 +492,12 @@ class Queue(ShareGroup):
 
 def _reopen(broker: Broker, name: str) -> Queue:
     return broker.queue(name)
+
+
+def _allow_policy(policy: str | tuple[str, ...]) -> str:
+    if isinstance(policy, str):
+        return json.dumps({"redrivePermission": policy})
+    return json.dumps({"redrivePermission": "byQueue", "sourceQueueArns": list(policy)})
 
 
 def _group_key(group_id: object) -> bytes:

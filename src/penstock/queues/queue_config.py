@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from penstock.errors import InvalidConfigError
-from penstock.storage.topic_config import GIB, check_topic_name
+from penstock.storage.topic_config import GIB, RETENTION_POLICIES, check_topic_name
 
 VISIBILITY_MAX_S = 43_200
 DELAY_MAX_S = 10 * 365 * 86_400
@@ -81,6 +81,10 @@ class QueueConfig:
     keep_acknowledged: bool = True
     """Whether settled messages can be read and replayed by consumers while retention keeps them; if not, they are
     deleted as soon as everything before them is settled too."""
+    retention_policy: str = "limits"
+    """NATS's: "limits" (as `retention` says), "work-queue" (messages are also deleted once they and all before them are
+    settled; `keep_acknowledged=False` is the same), "interest" (once every share group and consumer group of the
+    queue's topic is done with them)."""
     deduplication_window: float = 300.0
     """For how long a `deduplication_id` is remembered."""
     content_based_deduplication: bool = False
@@ -113,7 +117,14 @@ class QueueConfig:
     def needs_upkeep(self) -> bool:
         """Whether maintenance has something to do, also for a queue that its process does not use."""
         lives_forever = self.expires is None and self.message_ttl is None
-        return self.auto_delete or not self.keep_acknowledged or not lives_forever
+        return self.auto_delete or self.effective_retention_policy != "limits" or not lives_forever
+
+    @property
+    def effective_retention_policy(self) -> str:
+        """`retention_policy`, and what `keep_acknowledged` means for it."""
+        return (
+            "work-queue" if not self.keep_acknowledged and self.retention_policy == "limits" else self.retention_policy
+        )
 
     def altered(self, changes: Mapping[str, Any]) -> QueueConfig:
         """This configuration with `changes`. Raises `InvalidConfigError` naming what was given and what is allowed."""
@@ -179,6 +190,8 @@ def _check(name: str, value: Any) -> None:
             raise InvalidConfigError(f"{name} is {value!r}; allowed is a str or None")
     elif name == "overflow":
         _choice(name, value, OVERFLOWS)
+    elif name == "retention_policy":
+        _choice(name, value, RETENTION_POLICIES)
     elif name == "deduplication_scope":
         _choice(name, value, SCOPES)
     elif name == "redrive_allow_policy":

@@ -8,6 +8,7 @@ Thread and process safety: any number of both.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import traceback
@@ -129,10 +130,18 @@ class ShareGroup:
     ) -> list[Message]:
         if not priority:
             return self._wait_in_turn(max_messages, visibility, deadline, stop, 0)
+        with self._precedence(priority):
+            return self._wait_in_turn(max_messages, visibility, deadline, stop, priority)
+
+    def _precedence(self, priority: int) -> contextlib.AbstractContextManager[Any]:
+        """While this lasts, receivers of a lower priority get nothing."""
+        if priority == 0:
+            return contextlib.nullcontext()
+        if type(priority) is not int or not 0 <= priority <= 100:
+            raise InvalidArgumentError(f"consumer_priority is {priority!r}; give an int from 0 to 100")
         for delivery in self._deliveries:
             delivery.set_flag(FLAG_PRECEDENCE)
-        with Waiting(Path(self._deliveries[0].directory), priority):
-            return self._wait_in_turn(max_messages, visibility, deadline, stop, priority)
+        return Waiting(Path(self._deliveries[0].directory), priority)
 
     def _may_receive(self, priority: int) -> bool:
         """Whether this receiver is the active one, and nobody of a higher priority waits."""

@@ -13,6 +13,7 @@ GIB = 1 << 30
 DAY_MS = 86_400_000
 MAX_PARTITIONS = 10_000
 CODECS = ("producer", "none", "gzip", "snappy", "lz4", "zstd")
+RETENTION_POLICIES = ("limits", "work-queue", "interest")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 
 # name: (least, most); -1 for "unlimited" is allowed where least is -1
@@ -31,6 +32,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "cleanup_policy": ("delete", "compact", "compact,delete", "delete,compact", ""),
     "compression_type": CODECS,
     "message_timestamp_type": ("CreateTime", "LogAppendTime"),
+    "retention_policy": RETENTION_POLICIES,
 }
 
 
@@ -64,6 +66,9 @@ class TopicConfig:
     """`producer` keeps what the producer chose; otherwise none, gzip, snappy, lz4, zstd."""
     message_timestamp_type: str = "CreateTime"
     """`CreateTime` keeps the producer's timestamp, `LogAppendTime` stamps when stored."""
+    retention_policy: str = "limits"
+    """NATS's retention: `limits` (age and size), `work-queue` (besides, records that the topic's one share group has
+    settled are deleted), `interest` (those that every share group and consumer group is done with)."""
 
     @property
     def compacts(self) -> bool:
