@@ -27,6 +27,19 @@ from penstock.events.personal import FORGOTTEN, Personal
 from penstock.events.rate_limit import RateLimit
 from penstock.events.registry import Registry, registry
 from penstock.events.retry import Retry
+from penstock.events.sagas.errors import (
+    SagaCancelledError,
+    SagaFailedError,
+    SagaNonDeterminismError,
+    SagaStateError,
+    SagaTimeoutError,
+    StepFailedError,
+    UnknownSagaError,
+)
+from penstock.events.sagas.info import OperationInfo, SagaHandle, SagaInfo
+from penstock.events.sagas.saga import Saga
+from penstock.events.sagas.sagas import Sagas
+from penstock.events.sagas.step import StepInfo, current_step
 from penstock.events.snapshots import SnapshotInfo
 from penstock.events.store import (
     ANY,
@@ -61,6 +74,7 @@ __all__ = [
     "InvalidEventError",
     "LostKeyError",
     "NO_STREAM",
+    "OperationInfo",
     "Personal",
     "Query",
     "RateLimit",
@@ -69,12 +83,25 @@ __all__ = [
     "Registry",
     "Retry",
     "STREAM_EXISTS",
+    "Saga",
+    "SagaCancelledError",
+    "SagaFailedError",
+    "SagaHandle",
+    "SagaInfo",
+    "SagaNonDeterminismError",
+    "SagaStateError",
+    "SagaTimeoutError",
+    "Sagas",
     "SnapshotInfo",
+    "StepFailedError",
+    "StepInfo",
     "StreamDeletedError",
     "UnknownEventTypeError",
+    "UnknownSagaError",
     "WrongVersionError",
     "applies",
     "current_envelope",
+    "current_step",
     "handling",
     "registry",
 ]
