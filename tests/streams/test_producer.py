@@ -329,3 +329,29 @@ def test_altered_topic_is_noticed(broker: penstock.Broker) -> None:
         with pytest.raises(penstock.RecordTooLargeError):
             producer.send("t", b"x" * 11)
     assert {record.value: record.partition for record in read_all(broker)} == {b"before": 0, b"after": 2}
+
+
+def test_threads_that_send_first_at_once_number_their_batches_together(broker) -> None:
+    broker.create_topic("many", partitions=4)
+    for attempt in range(10):
+        producer = broker.producer(name=f"named-{attempt}", linger_ms=0)
+        ready = threading.Barrier(8)
+        failed: list[Exception] = []
+
+        def send(producer=producer, ready=ready, failed=failed) -> None:
+            ready.wait()
+            try:
+                for _ in range(20):
+                    producer.send("many", b"v", partition=0)
+            except penstock.PenstockError as error:
+                failed.append(error)
+                producer.purge()
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failed == []
+        producer.close()
+    assert broker.topic("many").log(0).log_end_offset == 10 * 8 * 20

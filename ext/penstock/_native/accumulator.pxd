@@ -10,6 +10,7 @@ cdef class Accumulator:
     cdef object __weakref__
     cdef dict _topics
     cdef dict _former
+    cdef object _loading  # held while lanes are opened
     cdef TopicLanes _last
     cdef readonly object _broker
     cdef object _clock
@@ -32,6 +33,7 @@ cdef class Accumulator:
     cdef WordTable _fences
     cdef int64_t _fence
     cdef TopicLanes _lanes_of(self, topic)
+    cdef object _load_lanes(self, topic, uint32_t generation)
     cdef int64_t _now_ms(self) except -1
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane)
     cdef int _full(self, TopicLanes lanes, Lane lane) except -1

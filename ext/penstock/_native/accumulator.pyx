@@ -19,6 +19,7 @@ from penstock._native.partition cimport Bell
 from penstock._native.records cimport make_metadata
 from penstock._native.words cimport WordTable
 
+import threading
 from time import monotonic as _monotonic
 
 from penstock._native.builder import encode_headers
@@ -31,7 +32,8 @@ cdef enum:
 
 
 cdef class Accumulator:
-    """The native half of `Producer`, which has `_load_topic(name) -> TopicLanes`, `_wake_linger()`, `_enlist()`."""
+    """The native half of `Producer`, which has `_load_topic(name) -> TopicLanes`, `_first_sequence(lane) -> int`,
+    `_wake_linger()`, `_enlist()`."""
 
     def __init__(self, broker, Bell catalog_bell not None, partitioner, Py_ssize_t batch_size, Py_ssize_t buffer_memory, bint eager):
         self._broker = broker
@@ -44,6 +46,7 @@ cdef class Accumulator:
         self._eager = eager
         self._topics = {}
         self._former = {}
+        self._loading = threading.RLock()
         self._pool = []
         self._producer_id = -1
 
@@ -355,17 +358,25 @@ cdef class Accumulator:
     cdef TopicLanes _lanes_of(self, topic):
         cdef TopicLanes lanes
         cdef uint32_t generation = self._catalog_bell.words.value
+        found = self._topics.get(topic) if generation == self._generation else None
+        if found is None:
+            with self._loading:  # two threads with lanes of their own would number their batches alike
+                found = self._load_lanes(topic, generation)
+        lanes = found
+        self._last = lanes
+        return lanes
+
+    cdef object _load_lanes(self, topic, uint32_t generation):
         if generation != self._generation:
             self._catalog_changed()
             self._generation = generation
         found = self._topics.get(topic)
         if found is None:
-            found = self._topics[topic] = self._load_topic(topic)
+            found = self._load_topic(topic)
             if topic in self._former:
                 (<TopicLanes>found).number_on(self._former.pop(topic))
-        lanes = found
-        self._last = lanes
-        return lanes
+            self._topics[topic] = found
+        return found
 
     def _catalog_changed(self):
         """A topic was created, altered or deleted: store what is buffered by the old configuration, then load anew.
@@ -439,6 +450,8 @@ cdef class Accumulator:
                     waiting = lane.waiting[0]
                     builder = waiting.builder
                     if not waiting.ready:
+                        if lane.sequence < 0:
+                            lane.sequence = self._first_sequence(lane)
                         builder.seal(
                             lanes.codec, False, self._producer_id, <int>self._epoch if self._producer_id >= 0 else -1,
                             lane.sequence if self._producer_id >= 0 else -1, ATTRIBUTE_TRANSACTIONAL if self._transactional else 0,
@@ -560,6 +573,7 @@ cdef class Accumulator:
         """In a forked child: what is buffered is the parent's."""
         self._topics = {}
         self._former = {}
+        self._loading = threading.RLock()
         self._last = None
         self._pool = []
         self._held_bytes = 0

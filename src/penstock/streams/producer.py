@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock._native.accumulator import Accumulator
-from penstock._native.lane import TopicLanes
+from penstock._native.lane import Lane, TopicLanes
 from penstock.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -265,8 +265,11 @@ class Producer(Accumulator):
         lanes = open_lanes(self._broker, check_topic_name(topic), self._codec)
         if self._name is not None:
             for lane in lanes.lanes:
-                lane.sequence = (self._last_sequence(lane.log) + 1) & 0x7FFFFFFF
+                lane.sequence = -1  # looked for in the log when the first batch goes there
         return lanes
+
+    def _first_sequence(self, lane: Lane) -> int:
+        return (self._last_sequence(lane.log) + 1) & 0x7FFFFFFF
 
     def _after_fork(self) -> None:
         self._forget()

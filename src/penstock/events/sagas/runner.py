@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ IDLE_S = 0.2
 CHECKPOINT_S = 1.0
 CHECKPOINT_SAGAS = 5_000
 TRIM_S = 60.0
+TAKE_OVER_S = 2.0
 READY_MAX = 20_000
 REVOKE_S = 10.0
 
@@ -49,7 +51,7 @@ class Runner:
         self._over = False
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
-        self._checkpointed = self._trimmed = self._clock.monotonic()
+        self._checkpointed = self._clock.monotonic()
         self._consumer = sagas.broker.consumer(
             sagas.topic,
             group=sagas.topic,
@@ -128,9 +130,7 @@ class Runner:
         waiting = sum(len(owned.dirty) for owned in self.partitions.values())
         if waiting >= CHECKPOINT_SAGAS or (waiting and not 0 <= now - self._checkpointed < CHECKPOINT_S):
             self.checkpoint()
-        if not 0 <= now - self._trimmed < TRIM_S:
-            self._trimmed = now
-            self._sagas._expire()
+        if self._sagas._expire(TRIM_S):
             for owned in list(self.partitions.values()):
                 owned.trim(self._sagas.retention_ms)
 
@@ -189,10 +189,14 @@ class Runner:
     def run_until_idle(self) -> int:
         """Run everything that can run now, in this thread; how many times a saga was run."""
         runs = 0
+        settled = time.monotonic() + TAKE_OVER_S
         try:
             self._consumer.assignment()
             while True:
                 came = self._receive(0)
+                if len(self.partitions) < self._sagas.partitions and time.monotonic() < settled:
+                    time.sleep(TICK_S)  # somebody who died still has the others
+                    continue
                 while True:
                     with self._lock:
                         task = self._take()
@@ -201,6 +205,7 @@ class Runner:
                     self._run(task)
                     runs += 1
                 if not came and not self._ready and not self._timer_is_due():
+                    self._keep()
                     return runs
         finally:
             self.close()

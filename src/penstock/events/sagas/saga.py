@@ -135,11 +135,13 @@ class Saga:
                     self._push(op, name, key, compensate, args, retry, timeout)
                 return decode_value(entry.value)
             failures = self._failed_before(entry, op, name, key, compensate, args, retry, timeout)
-        key = key or self._key(op)
-        result = self._attempt(op, name, key, function, args, retry or ONCE, timeout, failures, compensate is not None)
-        if compensate is not None:
-            self._push(op, name, key, compensate, args, retry, timeout)
-        return result
+        try:
+            return self._attempt(
+                op, name, key or self._key(op), function, args, retry or ONCE, timeout, failures, compensate is not None
+            )
+        finally:
+            if compensate is not None and _has_happened(self._state.ops.get(op)):
+                self._push(op, name, key, compensate, args, retry, timeout)
 
     def _failed_before(
         self, entry: Entry, op: int, name: str, key: str | None, compensate: Callable[..., Any] | None,
@@ -329,6 +331,11 @@ class Saga:
         if self._next < len(self._state.ops):
             entry = self._state.ops[self._next]
             raise Diverged(f"the function ended; in the journal operation {entry.op} is {entry.kind} {entry.name!r}")
+
+
+def _has_happened(entry: Entry | None) -> bool:
+    """Whether there is something to compensate."""
+    return entry is not None and (entry.kind == "step" or entry.undo)
 
 
 def describe(error: BaseException) -> str:

@@ -70,6 +70,7 @@ class Sagas:
         self._view = View(self)
         self._runner: Runner | None = None
         self._running = threading.Lock()
+        self._expired = self.clock.monotonic()
         self._waiting: dict[str, threading.Event] = {}
 
     # --- definitions -----------------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@ class Sagas:
     def run_until_idle(self) -> int:
         """Run all that can run now, in this thread, until only timers of later and signals are waited for.
 
-        Returns how many times a saga was run. For tests and scripts: with a `VirtualClock`, advance it and call again.
+        Returns how many times a saga was run. Parts of the work that a live process has stay there. For tests and scripts: with a `VirtualClock`, advance it and call again.
         """
         with self._running:
             if self._runner is not None:
@@ -371,14 +372,25 @@ class Sagas:
         if self.broker.fsync != "never":
             self.broker.topic(self.topic).log(partition).sync_to(offset)
 
-    def _expire(self) -> None:
+    def _expire(self, interval_s: float) -> bool:
+        """Forget what is past its retention, unless that was done lately."""
+        now = self.clock.monotonic()
+        if 0 <= now - self._expired < interval_s:
+            return False
+        self._expired = now
         self._store.expire(self.clock.time_ms() - self.retention_ms)
+        return True
 
     def _publish(self, event: Event, key: str, message_id: str, correlation_id: str) -> str:
         if self.bus is None:
             raise InvalidArgumentError("these sagas have no bus to publish on: events.Sagas(broker, bus=...)")
         self.bus.publish(event, key=key, message_id=message_id, correlation_id=correlation_id)
         return message_id
+
+    @property
+    def partitions(self) -> int:
+        """Into how many parts processes share the work."""
+        return self.broker.topic(self.topic).partitions
 
     def __repr__(self) -> str:
         return f"<penstock.events.Sagas {self.topic!r}>"
