@@ -10,6 +10,7 @@ from penstock.events.bus import EventBus
 from penstock.events.bus_letters import DeadLetter
 from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.context import current_envelope, handling
+from penstock.events.delivery import Delivery, ParkedEvent
 from penstock.events.envelope import Envelope
 from penstock.events.errors import (
     AggregateNotFoundError,
@@ -18,11 +19,13 @@ from penstock.events.errors import (
     LostKeyError,
     StreamDeletedError,
     UnknownEventTypeError,
+    UnknownSubscriptionError,
     WrongVersionError,
 )
 from penstock.events.event import Event
 from penstock.events.guard_errors import BackPressureError, BulkheadFullError, CircuitOpenError, RateLimitedError
 from penstock.events.inbox import Inbox
+from penstock.events.persistent_subscription import PersistentSubscription, SubscriptionInfo
 from penstock.events.personal import FORGOTTEN, Personal
 from penstock.events.rate_limit import RateLimit
 from penstock.events.registry import Registry, registry
@@ -51,6 +54,7 @@ from penstock.events.store import (
     Query,
     RecordedEvent,
 )
+from penstock.events.subscription import Subscription
 
 __all__ = [
     "ANY",
@@ -63,6 +67,7 @@ __all__ = [
     "CircuitBreaker",
     "CircuitOpenError",
     "DeadLetter",
+    "Delivery",
     "Envelope",
     "Event",
     "EventBus",
@@ -75,6 +80,8 @@ __all__ = [
     "LostKeyError",
     "NO_STREAM",
     "OperationInfo",
+    "ParkedEvent",
+    "PersistentSubscription",
     "Personal",
     "Query",
     "RateLimit",
@@ -96,8 +103,11 @@ __all__ = [
     "StepFailedError",
     "StepInfo",
     "StreamDeletedError",
+    "Subscription",
+    "SubscriptionInfo",
     "UnknownEventTypeError",
     "UnknownSagaError",
+    "UnknownSubscriptionError",
     "WrongVersionError",
     "applies",
     "current_envelope",

@@ -68,6 +68,13 @@ class AggregateNotFoundError(PenstockError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class UnknownSubscriptionError(PenstockError, KeyError):
+    """The store has no persistent subscription of this name."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
 class LostKeyError(PenstockError, KeyError):
     """The key of personal data is not there, and was not destroyed by forgetting: restore the file of the keys."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -23,6 +24,8 @@ from penstock.events.store.query import Query, check_tags
 from penstock.events.store.recorded import RecordedEvent
 from penstock.events.store.store_log import StoreLog
 from penstock.events.store.stream_state import NOTHING, Stream, StreamState
+from penstock.events.subscribing import Subscribing
+from penstock.events.subscription_file import SubscriptionFile
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
@@ -40,7 +43,7 @@ class _Part(NamedTuple):
     given: bool  # the caller made the envelopes: the same ids may come again
 
 
-class EventStore(AggregateStore, Forgetting):
+class EventStore(AggregateStore, Subscribing, Forgetting):
     """`EventStore(broker, "shop")`: the store of that name, made when there is none.
 
     Any number of stores a broker, of objects a store, of threads and processes. `source`: the source in the envelopes
@@ -59,6 +62,8 @@ class EventStore(AggregateStore, Forgetting):
         self._erasure = Erasure(broker.path / f"{name}.keys.sqlite3")
         self._snapshot_file = SnapshotFile(broker.path / f"{name}.snapshots.sqlite3", self._erasure)
         self._replays = {}
+        self._followers = weakref.WeakSet()
+        self._subscription_file = SubscriptionFile(broker.path / f"{name}.subscriptions.sqlite3")
         self._closed = False
         broker._register(self)
 
@@ -436,14 +441,18 @@ class EventStore(AggregateStore, Forgetting):
     def close(self) -> None:
         """Let go of the index. The broker closes its stores with it. May be repeated."""
         self._closed = True
+        for follower in list(self._followers):
+            follower.close()
         self._erasure.keys.close()
         self._snapshot_file.close()
+        self._subscription_file.file.close()
         self.broker._unregister(self)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
         self._erasure.keys.after_fork()
         self._snapshot_file.after_fork()
+        self._subscription_file.file.after_fork()
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,314 @@
+"""Persistent subscriptions: consumers that share the events of a store, with acknowledgements.
+
+A persistent subscription is a share group over the store's topic, so that no event is copied: what was received,
+acknowledged, failed or parked is a word a group and event. Parked events are those that the group holds as dead; why,
+and what it takes, is in an SQLite file of the store.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from penstock._native.message import Message
+from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
+from penstock.events.delivery import Delivery, ParkedEvent, event_record
+from penstock.events.errors import UnknownSubscriptionError
+from penstock.events.subscription import EventFilter
+from penstock.events.subscription_file import SubscriptionFile
+from penstock.queues.queue_config import QueueConfig
+from penstock.queues.share_group import ShareGroup
+from penstock.storage.topic_config import check_topic_name
+
+if TYPE_CHECKING:
+    from penstock._native.delivery import Delivery as DeliveryState
+    from penstock.events.store.event_store import EventStore
+
+_log = logging.getLogger("penstock.events")
+_PURGED = 5
+_CHUNK = 1000
+EXHAUSTED = "it failed as often as max_receives allows"
+
+
+class SubscriptionInfo(NamedTuple):
+    """A persistent subscription now."""
+
+    name: str
+    lag: int
+    """Positions that are still to be received (or come back later), before filters."""
+    in_flight: int
+    """Received and not settled."""
+    parked: int
+    position: int
+    """Everything up to here is settled (or parked)."""
+    settings: dict[str, Any]
+    """What it was made with."""
+
+
+class _Group(ShareGroup):
+    """The share group: begins at any position."""
+
+    _after = 0
+
+    def __init__(self, store: EventStore, name: str, config: QueueConfig, after: int) -> None:
+        self._after = after
+        super().__init__(store.broker, store.name, group_name(name), config)
+
+    def _open(self, number: int) -> DeliveryState:
+        delivery = super()._open(number)
+        if delivery.fresh and self._after:
+            delivery.skip_to(self._after)
+        return delivery
+
+    @property
+    def delivery(self) -> DeliveryState:
+        """The state of the one partition."""
+        self._refresh()
+        return self._deliveries[0]
+
+
+class PersistentSubscription:
+    """Competing consumers of a store's events. Made by `EventStore.subscription`.
+
+    What is received and not settled within `visibility_timeout` comes back: also when its consumer was killed. Safe for
+    threads to share; any number of objects, in any number of processes.
+    """
+
+    def __init__(self, store: EventStore, name: str, settings: dict[str, Any], file: SubscriptionFile) -> None:
+        self.name = name
+        self._store = store
+        self._file = file
+        self._settings = settings
+        self._wanted = filter_of(settings)
+        self._group = _Group(store, name, config_of(settings), settings["after"])
+
+    # --- receiving -------------------------------------------------------------------------------------------------
+
+    def receive(
+        self, max_events: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
+    ) -> list[Delivery]:
+        """Up to `max_events`, as soon as there is one; [] when none came in `wait` seconds (None: for ever).
+
+        `visibility_timeout`: seconds, default the subscription's. Raises `InvalidArgumentError`, `ClosedError`.
+        """
+        clock = self._store.broker.clock
+        deadline = None if wait is None else clock.monotonic() + wait
+        left = wait
+        while True:
+            messages = self._group.receive(max_events, left, visibility_timeout)
+            found = [delivery for message in messages if (delivery := self._wanted_one(message)) is not None]
+            if found or not messages:
+                return found
+            left = None if deadline is None else max(0.0, deadline - clock.monotonic())
+
+    def _wanted_one(self, message: Message) -> Delivery | None:
+        """What was received, if it is wanted; what is not is settled."""
+        record = event_record(message)
+        if record is not None:
+            delivery = Delivery(record, self._store._erasure, message, self)
+            if self._wanted.matches(delivery):
+                return delivery
+        try:
+            message.ack()
+        except StaleReceiptError:  # its time-out passed here; whoever has it now settles it
+            _log.debug("subscription %s: position %d was received again", self.name, message.offset + 1)
+        return None
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """Events one by one, for ever; ends when this is closed. Leave each by `with delivery:`, or settle it."""
+        for message in self._group:
+            delivery = self._wanted_one(message)
+            if delivery is not None:
+                yield delivery
+
+    # --- settling --------------------------------------------------------------------------------------------------
+
+    def ack(self, deliveries: Delivery | Iterable[Delivery]) -> list[Delivery]:
+        """Acknowledge one or several; returns those that were received again since, and are not acknowledged."""
+        messages = {delivery._message: delivery for delivery in _listed(deliveries)}
+        return [messages[message] for message in self._group.ack_many(messages)]
+
+    def nack(self, deliveries: Delivery | Iterable[Delivery], reason: str | None = None, delay: float = 0.0) -> None:
+        """They failed, as `Delivery.nack`."""
+        for delivery in _listed(deliveries):
+            delivery.nack(reason, delay)
+
+    def park(self, deliveries: Delivery | Iterable[Delivery], reason: str = "parked") -> None:
+        """Put them aside until `replay_parked`."""
+        for delivery in _listed(deliveries):
+            delivery.park(reason)
+
+    def _nack(self, message: Message, reason: str | None, delay: float) -> None:
+        limit = self._settings["max_receives"]
+        last = limit is not None and message.failure_count + 1 >= limit
+        message.nack(delay)
+        if last:
+            self._note(message, EXHAUSTED if reason is None else f"{EXHAUSTED}: {_text(reason)}")
+
+    def _park(self, message: Message, reason: str) -> None:
+        text = _text(reason)
+        message.reject()
+        self._note(message, text)
+
+    def _note(self, message: Message, reason: str) -> None:
+        # After the event was parked: a death in between loses the reason, and no parked event.
+        self._file.park(self.name, message.offset + 1, reason, self._store.broker.clock.time_ms())
+
+    # --- parked events ---------------------------------------------------------------------------------------------
+
+    def parked(self, limit: int | None = None) -> list[ParkedEvent]:
+        """What was put aside, in the order of positions."""
+        found = []
+        for message in self._dead(limit):
+            record = event_record(message)
+            if record is None:
+                continue
+            reason, parked_ms = self._file.reason(self.name, record.offset + 1) or (EXHAUSTED, None)
+            found.append(ParkedEvent(record, self._store._erasure, reason, parked_ms))
+        return found
+
+    def _dead(self, limit: int | None) -> Iterator[Message]:
+        delivery, start, left = self._group.delivery, 0, limit
+        while left is None or left > 0:
+            most = _CHUNK if left is None else min(left, _CHUNK)
+            offsets = delivery.find("dead", self._store.broker.clock.time_ms(), start, most)
+            if not offsets:
+                return
+            for offset in offsets:
+                message = delivery.read(self._group, offset)
+                if message is not None:
+                    yield message
+            start = offsets[-1] + 1
+            left = None if left is None else left - len(offsets)
+
+    def replay_parked(self, filter: Callable[[ParkedEvent], bool] | None = None, limit: int | None = None) -> int:
+        """Let parked events (that `filter` accepts, at most `limit`) be received again, their failures forgotten; how
+        many."""
+        if filter is not None and not callable(filter):
+            raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
+        delivery = self._group.delivery
+        positions: list[int] = []
+        for event in self.parked():
+            if limit is not None and len(positions) >= limit:
+                break
+            if (filter is None or filter(event)) and delivery.requeue(event.position - 1, 0):
+                positions.append(event.position)
+        self._file.unpark(self.name, positions)
+        return len(positions)
+
+    def discard_parked(self) -> int:
+        """Settle all that is parked; how many there were."""
+        positions = [event.position for event in self.parked()]
+        count = int(self._group.delivery.archive(0, 1 << 62, _PURGED, "dead"))
+        self._file.unpark(self.name, positions)
+        return count
+
+    # --- life ------------------------------------------------------------------------------------------------------
+
+    def info(self) -> SubscriptionInfo:
+        """How it stands now."""
+        delivery = self._group.delivery
+        end = self._store.position  # before counting: what comes meanwhile is not settled
+        ready, in_flight, delayed, dead, oldest = delivery.counts(self._store.broker.clock.time_ms())
+        position = oldest if oldest >= 0 else end
+        return SubscriptionInfo(self.name, ready + delayed, in_flight, dead, position, dict(self._settings))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed here."""
+        return self._group._closed
+
+    def wakeup(self) -> None:
+        """Make a blocked `receive` return now."""
+        self._group.wakeup()
+
+    def close(self) -> None:
+        """End it here; what was received and not settled comes back in time. May be repeated."""
+        self._group.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<PersistentSubscription {self.name!r} to {self._store.name!r}>"
+
+
+def open_subscription(
+    store: EventStore, file: SubscriptionFile, name: str, given: dict[str, Any]
+) -> PersistentSubscription:
+    """The subscription of this name, made when there is none; `given`: the settings that the caller named."""
+    if not isinstance(name, str) or not name:
+        raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed")
+    if not isinstance(given.get("by_stream", False), bool):
+        raise InvalidTypeError(f"by_stream is {given['by_stream']!r}; a bool is needed")
+    settings = file.settings(name)
+    if settings is None:
+        wanted = {**DEFAULTS, **given}
+        if wanted["after"] == "end":
+            wanted["after"] = store.position
+        if type(wanted["after"]) is not int or wanted["after"] < 0:
+            raise InvalidArgumentError(f"after is {wanted['after']!r}; allowed are 'end' and a position from 0")
+        check_topic_name(group_name(name))
+        filter_of(wanted)
+        config_of(wanted)
+        settings = file.make(name, wanted, store.broker.clock.time_ms())
+    for key, value in given.items():
+        if key != "after" and settings[key] != value:
+            raise InvalidConfigError(f"{key} is {value!r}; subscription {name!r} exists with {settings[key]!r}")
+    return PersistentSubscription(store, name, settings, file)
+
+
+def delete_subscription(store: EventStore, file: SubscriptionFile, name: str) -> None:
+    """Forget a subscription with its state."""
+    if file.settings(name) is None:
+        raise UnknownSubscriptionError(f"store {store.name!r} has no subscription {name!r}; it has {file.names()}")
+    if group_name(name) in store.broker.share_groups(store.name):
+        store.broker.delete_share_group(store.name, group_name(name))
+    file.delete(name)
+
+
+def group_name(name: str) -> str:
+    """The share group of a subscription."""
+    return f"subscription.{name}"
+
+
+DEFAULTS: dict[str, Any] = {
+    "after": 0,
+    "types": [],
+    "category": None,
+    "stream": None,
+    "tags": [],
+    "visibility_timeout": 30.0,
+    "max_receives": 5,
+    "retry_delay": 0.0,
+    "by_stream": False,
+}
+
+
+def config_of(settings: dict[str, Any]) -> QueueConfig:
+    """How the share group of a subscription delivers."""
+    given = {key: settings[key] for key in ("visibility_timeout", "max_receives", "retry_delay")}
+    return QueueConfig().altered({**given, "fifo": settings["by_stream"]})
+
+
+def filter_of(settings: dict[str, Any]) -> EventFilter:
+    """Which events a subscription wants."""
+    return EventFilter(settings["types"] or None, settings["category"], settings["stream"], settings["tags"] or None)
+
+
+def _listed(deliveries: Delivery | Iterable[Delivery]) -> list[Delivery]:
+    found = [deliveries] if isinstance(deliveries, Delivery) else list(deliveries)
+    for delivery in found:
+        if not isinstance(delivery, Delivery):
+            raise InvalidTypeError(f"deliveries has {delivery!r}; what receive returned is needed")
+    return found
+
+
+def _text(reason: object) -> str:
+    if not isinstance(reason, str):
+        raise InvalidTypeError(f"reason is {reason!r}; a str is needed")
+    return reason
