@@ -25,8 +25,11 @@ from penstock.events.errors import (
 from penstock.events.event import Event
 from penstock.events.guard_errors import BackPressureError, BulkheadFullError, CircuitOpenError, RateLimitedError
 from penstock.events.inbox import Inbox
+from penstock.events.outbox import Outbox
 from penstock.events.persistent_subscription import PersistentSubscription, SubscriptionInfo
 from penstock.events.personal import FORGOTTEN, Personal
+from penstock.events.projection import Projection
+from penstock.events.projector import Lag, Projector
 from penstock.events.rate_limit import RateLimit
 from penstock.events.registry import Registry, registry
 from penstock.events.retry import Retry
@@ -77,12 +80,16 @@ __all__ = [
     "Inbox",
     "IncompatibleSchemaError",
     "InvalidEventError",
+    "Lag",
     "LostKeyError",
     "NO_STREAM",
     "OperationInfo",
+    "Outbox",
     "ParkedEvent",
     "PersistentSubscription",
     "Personal",
+    "Projection",
+    "Projector",
     "Query",
     "RateLimit",
     "RateLimitedError",

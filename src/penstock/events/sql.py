@@ -115,6 +115,11 @@ class Sql:
         if not self._is_mysql:  # which does not know IF NOT EXISTS here; the statements work without
             self.run(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")
 
+    @property
+    def serial_key(self) -> str:
+        """The type of a key that the database counts up."""
+        return "BIGINT AUTO_INCREMENT PRIMARY KEY" if self._is_mysql else "BIGSERIAL PRIMARY KEY"
+
     # --- transactions ----------------------------------------------------------------------------------------------
 
     @property
