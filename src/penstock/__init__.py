@@ -40,6 +40,7 @@ from penstock.errors import (
     UnknownTopicError,
     UnroutableError,
 )
+from penstock.metrics import Metrics
 from penstock.queues.batch import BatchResult
 from penstock.queues.broker import Broker, open
 from penstock.queues.exchange import Exchange
@@ -99,6 +100,7 @@ __all__ = [
     "LockedError",
     "MemberDescription",
     "Message",
+    "Metrics",
     "OffsetAndMetadata",
     "OffsetOutOfRangeError",
     "OutOfOrderSequenceError",

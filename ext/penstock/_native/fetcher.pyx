@@ -155,6 +155,7 @@ cdef class Fetcher:
         self._clock = broker.clock
         self._slice_s = WAIT_SLICE_S if isinstance(self._clock, SystemClock) else VIRTUAL_SLICE_S
         self._fetch_max_bytes = fetch_max_bytes
+        self._last_taken = TIMED_RECORDS
         self._max_poll_records = max_poll_records
         self._sync_commits = broker.fsync == "always"
 

@@ -20,6 +20,7 @@ from penstock.errors import (
 from penstock.queues.delivery_store import PREFIX, groups_of
 from penstock.queues.exchange import Exchange
 from penstock.queues.matchers import EXCHANGE_TYPES
+from penstock.queues.metrics_reader import QueueMetricsReader
 from penstock.queues.ownership import Ownership
 from penstock.queues.queue import Queue
 from penstock.queues.queue_config import QueueConfig
@@ -239,7 +240,7 @@ class Broker(LogBroker):
 
     def share_groups(self, topic: str) -> list[str]:
         """Names of the share groups of a topic."""
-        return groups_of(self._log(topic, 0)) if self._topic_config(check_topic_name(topic)) else []
+        return groups_of(self.path / f"{topic}-0") if self._topic_config(check_topic_name(topic)) else []
 
     def delete_share_group(self, topic: str, group: str) -> None:
         """Forget a share group's state; consumers of it have to be closed before."""
@@ -387,6 +388,9 @@ class Broker(LogBroker):
             if self._queue_store is not None:
                 self._queue_store.close()
             self._declaring.close()
+
+    def _make_metrics_reader(self) -> QueueMetricsReader:
+        return QueueMetricsReader(self)
 
     def _after_fork(self) -> None:
         super()._after_fork()

@@ -6,6 +6,7 @@ machine went down it also takes the state back to what the log has.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock._native.delivery import Delivery
@@ -38,6 +39,6 @@ def open_delivery(broker: Broker, log: PartitionLog, group: str, *, ordered: boo
     return delivery
 
 
-def groups_of(log: PartitionLog) -> list[str]:
-    """Names of the share groups that have state in a partition."""
-    return sorted(path.name.removeprefix(PREFIX) for path in log.directory.glob(f"{PREFIX}*") if path.is_dir())
+def groups_of(directory: Path) -> list[str]:
+    """Names of the share groups that have state in a partition's directory."""
+    return sorted(path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*") if path.is_dir())

@@ -123,7 +123,7 @@ class GroupAdmin:
         left = unread(log, -1 if found is None else found.offset, committed_only)
         lag_ms = 0
         if left.records:
-            lag_ms = max(0, self._broker.clock.time_ms() - _timestamp_ms(log, left.offset))
+            lag_ms = max(0, self._broker.clock.time_ms() - record_timestamp_ms(log, left.offset))
         return GroupPartition(
             *place,
             committed=None if found is None else found.offset,
@@ -212,7 +212,7 @@ class GroupAdmin:
         return group_id
 
 
-def _timestamp_ms(log: PartitionLog, offset: int) -> int:
+def record_timestamp_ms(log: PartitionLog, offset: int) -> int:
     """Timestamp of the record at `offset`, or of the next there is."""
     region = log.fetch(offset, 1)
     cursor = RecordCursor(log.topic, log.number)
