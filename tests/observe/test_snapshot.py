@@ -5,24 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import penstock
-
-
-@pytest.fixture
-def clock() -> penstock.VirtualClock:
-    return penstock.VirtualClock()
-
-
-@pytest.fixture
-def timed(tmp_path: Path, clock: penstock.VirtualClock) -> Iterator[penstock.Broker]:
-    """A broker on the virtual clock."""
-    with penstock.open(tmp_path / "timed", clock=clock) as opened:
-        yield opened
 
 
 def test_topics(broker: penstock.Broker) -> None:
