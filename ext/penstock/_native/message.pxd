@@ -12,4 +12,5 @@ cdef class Message:
     cdef int64_t failures
     cdef int64_t first_ms
     cdef readonly bint settled
+    cdef int accept(self) except -1
     cdef int64_t received_ns, weight  # when, and for how many this one is timed (0: it is not)

@@ -11,6 +11,20 @@ from penstock._native.metrics cimport metrics_observe_shared
 from penstock.errors import InvalidTypeError, StaleReceiptError
 
 
+cdef object _around_ack = None
+
+
+def set_around_ack(around):
+    """Have `Message.ack` call `around(message)` instead, which is to call `accept` (for tracing); None: no longer."""
+    global _around_ack
+    _around_ack = around
+
+
+def accept(Message message not None):
+    """What `Message.ack` does."""
+    message.accept()
+
+
 @cython.no_gc  # nothing that it refers to refers to messages
 @cython.freelist(512)
 cdef class Message:
@@ -111,6 +125,12 @@ cdef class Message:
 
     def ack(self):
         """It was dealt with: never delivered to this group again. `StaleReceiptError` when it was received again since."""
+        if _around_ack is not None:
+            _around_ack(self)
+        else:
+            self.accept()
+
+    cdef int accept(self) except -1:
         if self.delivery.accept(self.record.offset, self.receipt):
             count_up(&self.delivery.control.acknowledgements, 1)
         self.settled = True

@@ -53,11 +53,15 @@ def _histogram_family(instrument: Instrument, values: Values) -> Metric:
     for labels, value in values:
         assert isinstance(value, Histogram)
         counts = zip(bounds, value.cumulative(bounds), strict=True)
-        buckets = [(floatToGoString(bound), float(count)) for bound, count in counts]
+        buckets = [(_go(bound), float(count)) for bound, count in counts]
         family.add_metric(
             [labels[name] for name in instrument.labels], [*buckets, ("+Inf", float(value.count))], value.total
         )
     return family
+
+
+def _go(bound: float) -> str:
+    return str(floatToGoString(bound))  # type: ignore[no-untyped-call]
 
 
 def exposition(broker: Broker) -> str:
