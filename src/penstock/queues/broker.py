@@ -240,7 +240,7 @@ class Broker(LogBroker):
 
     def share_groups(self, topic: str) -> list[str]:
         """Names of the share groups of a topic."""
-        return groups_of(self.path / f"{topic}-0") if self._topic_config(check_topic_name(topic)) else []
+        return groups_of(self._log(topic, 0)) if self._topic_config(check_topic_name(topic)) else []
 
     def delete_share_group(self, topic: str, group: str) -> None:
         """Forget a share group's state; consumers of it have to be closed before."""

@@ -39,6 +39,11 @@ def open_delivery(broker: Broker, log: PartitionLog, group: str, *, ordered: boo
     return delivery
 
 
-def groups_of(directory: Path) -> list[str]:
-    """Names of the share groups that have state in a partition's directory."""
+def groups_of(log: PartitionLog) -> list[str]:
+    """Names of the share groups that have state in a partition."""
+    return groups_in(log.directory)
+
+
+def groups_in(directory: Path) -> list[str]:
+    """The same, of a partition's directory."""
     return sorted(path.name.removeprefix(PREFIX) for path in directory.glob(f"{PREFIX}*") if path.is_dir())

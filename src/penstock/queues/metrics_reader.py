@@ -13,7 +13,7 @@ from penstock._native.delivery import Delivery
 from penstock._native.metrics import SHARE, WORDS
 from penstock.errors import CorruptionError, UnknownTopicError
 from penstock.metrics import Metrics, QueueMetrics
-from penstock.queues.delivery_store import PREFIX, groups_of, open_delivery
+from penstock.queues.delivery_store import PREFIX, groups_in, open_delivery
 from penstock.streams.metrics_reader import Counters, MetricsReader, total_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class QueueMetricsReader(MetricsReader):
         """Those of this directory: in the counters, and when a topic is seen first, in its files."""
         for topic in metrics.topics:
             if topic not in self._looked:
-                self._looked[topic] = set(groups_of(self._broker.path / f"{topic}-0"))
+                self._looked[topic] = set(groups_in(self._broker.path / f"{topic}-0"))
         found = {(topic, group) for topic, groups in self._looked.items() for group in groups}
         found |= {(topic, group) for kind, topic, _, group in counters.slots if kind == SHARE}
         return sorted((topic, group) for topic, group in found if topic in metrics.topics)
