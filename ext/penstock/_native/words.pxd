@@ -7,7 +7,7 @@ from penstock._native.mapping cimport Mapping
 cdef class WordTable:
     cdef readonly Mapping map
     cdef readonly bint written
-    cdef int64_t reserved
+    cdef int64_t reserved, words_max, step_bytes
     cdef int64_t *at(self, int64_t number) noexcept
     cdef bint holds(self, int64_t number) noexcept
     cdef int64_t load(self, int64_t number) noexcept

@@ -5,7 +5,9 @@ once it is synced. Thread and process safety: any.
 """
 
 from libc.stdint cimport int64_t, uint64_t
+from libc.string cimport memcpy
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.errno cimport EBUSY
 
 from penstock._native.control cimport (
@@ -40,27 +42,31 @@ cdef extern from *:
 cdef enum:
     OFFSET_BITS = 52
     WORDS_MAX = 1 << 23
-    RESERVE_BYTES = 1 << 16
+    STEP_BYTES = 1 << 16
 
 cdef int64_t _offset_max = (<int64_t>1 << OFFSET_BITS) - 2
 OFFSET_MAX = _offset_max
 
 
 cdef class WordTable:
-    """`WordTable(path)`: words numbered from 0, zero at first. `reserve` before a word is used."""
+    """`WordTable(path, words_max=2**23, step_bytes=65536)`: words numbered from 0, zero at first.
 
-    def __init__(self, str path not None):
-        self.map = Mapping(path, WORDS_MAX * 8, True, True)
+    The file grows by steps, up to that many words; `reserve` before a word is used.
+    """
+
+    def __init__(self, str path not None, int64_t words_max=WORDS_MAX, int64_t step_bytes=STEP_BYTES):
+        self.map = Mapping(path, words_max * 8, True, True)
+        self.words_max, self.step_bytes = words_max, step_bytes
         self.reserved = self.map.file_size() // 8
 
     def reserve(self, int64_t count):
         """Give the words below `count` room on the disk. Raises `DiskFullError`."""
         cdef int rc
-        cdef int64_t size = (count * 8 + RESERVE_BYTES - 1) // RESERVE_BYTES * RESERVE_BYTES
+        cdef int64_t size = (count * 8 + self.step_bytes - 1) // self.step_bytes * self.step_bytes
         if count <= self.reserved:
             return
-        if count > WORDS_MAX:
-            raise InvalidArgumentError(f"{count} words are wanted in {self.map.path}; at most {WORDS_MAX} fit")
+        if count > self.words_max:
+            raise InvalidArgumentError(f"{count} words are wanted in {self.map.path}; at most {self.words_max} fit")
         if size > self.map.file_size():
             rc = file_reserve(self.map.fd, 0, size)
             if rc:
@@ -100,6 +106,18 @@ cdef class WordTable:
         self.reserve(number + 1)
         self.written = True
         return bool(word_swap(self.at(number), old, next))
+
+    def read_bytes(self, int64_t at, int64_t size):
+        """A copy of `size` bytes from byte `at` on; fewer where the file ends before."""
+        self.holds((at + size) // 8)
+        size = max(min(size, self.reserved * 8 - at), 0)
+        return PyBytes_FromStringAndSize(self.map.data + at, size)
+
+    def write_bytes(self, int64_t at, bytes data not None):
+        """Store bytes from byte `at` on. Raises `DiskFullError`."""
+        self.reserve((at + len(data) + 7) // 8)
+        memcpy(self.map.data + at, PyBytes_AS_STRING(data), len(data))
+        self.written = True
 
     def sync(self):
         """What was stored before is on the disk when this returns."""
@@ -194,6 +212,11 @@ cdef class OpenTransactions(WordTable):
         for pair in range(self.used()):
             if self.load(FIRST_PAIR + 2 * pair) == producer_id:
                 self.set(FIRST_PAIR + 2 * pair, 0)
+        pair = self.used()
+        while pair > 0 and self.load(FIRST_PAIR + 2 * (pair - 1)) == 0:
+            pair -= 1
+        if pair < self.used():
+            self.set(0, pair)
         return 0
 
     def least(self, int64_t end):

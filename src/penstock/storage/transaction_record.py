@@ -4,13 +4,16 @@
 the open transaction touches and the group offsets that it commits. The decision to commit or abort is one
 compare-and-swap of the state word, which holds the epoch, so that it fails for whoever was fenced.
 
+A record takes a page of the disk, and more only while its lists are long. Ids that nobody used for seven days are
+forgotten (see `Transactions.expire`).
+
 Process safety: `lock` for everything but the decision; its mutex is made anew for each incarnation of the directory.
 Crash policy: whoever finds what is decided carries it out.
 """
 
 from __future__ import annotations
 
-import mmap
+import fcntl
 import secrets
 import struct
 from array import array
@@ -20,7 +23,6 @@ from urllib.parse import quote
 
 from penstock._native.words import SharedMutex, WordTable
 from penstock.errors import CorruptionError, FencedError, InvalidArgumentError
-from penstock.storage.directory import SharedLock
 from penstock.storage.recovery import Incarnation
 
 EPOCH, STATE, STARTED_MS, TIMEOUT_MS, LIST_BYTES, OFFSETS_BYTES, PRODUCER_ID, MUTEX_MADE, FORMER_ID = range(9)
@@ -30,7 +32,7 @@ EPOCH_MAX = 0x7FFF
 SUFFIX = ".txn"
 _OFFSET = struct.Struct("=qqq")
 _TOKEN_AT, _TOKEN_BYTES = 256, 32
-_LIST_AT, _OFFSETS_AT, _FILE_BYTES = 4096, 1 << 19, 1 << 20
+_LIST_AT, _FILE_BYTES, _STEP_BYTES = 512, 1 << 22, 4096
 
 
 def record_path(directory: Path, name: str, kind: str = "transactions") -> Path:
@@ -44,18 +46,20 @@ class TransactionRecord:
     def __init__(self, path: Path, incarnation: Incarnation) -> None:
         self.path = path
         path.parent.mkdir(exist_ok=True)
-        self.words = WordTable(str(path))
-        self.words.reserve(_FILE_BYTES // 8)
-        self._area = mmap.mmap(self.words.map.fd, _FILE_BYTES)
+        self.words = WordTable(str(path), _FILE_BYTES // 8, _STEP_BYTES)
+        self.words.reserve(_LIST_AT // 8)
         self._lock = self._made_ready(incarnation)
 
     def _made_ready(self, incarnation: Incarnation) -> SharedMutex:
-        with SharedLock(self.path.with_suffix(".lock")):
+        fcntl.flock(self.words.map.fd, fcntl.LOCK_EX)
+        try:
             fresh = self.words.get(MUTEX_MADE) != incarnation.word
             mutex = SharedMutex(self.words, _MUTEX_WORD, fresh)
             self.words.set(MUTEX_MADE, incarnation.word)
             if self.words.get(PRODUCER_ID) == 0:
                 self.words.set(PRODUCER_ID, secrets.randbelow(1 << 62) + 1)
+        finally:
+            fcntl.flock(self.words.map.fd, fcntl.LOCK_UN)
         return mutex
 
     def lock(self) -> SharedMutex:
@@ -87,7 +91,7 @@ class TransactionRecord:
 
     @property
     def started_ms(self) -> int:
-        """When the open transaction began."""
+        """When the open transaction, or the last one, began."""
         return self.words.get(STARTED_MS)
 
     @property
@@ -98,13 +102,14 @@ class TransactionRecord:
     @property
     def owner(self) -> str:
         """The process it belongs to."""
-        return self._area[_TOKEN_AT : _TOKEN_AT + _TOKEN_BYTES].rstrip(b"\0").decode("ascii", "replace")
+        return self.words.read_bytes(_TOKEN_AT, _TOKEN_BYTES).rstrip(b"\0").decode("ascii", "replace")
 
-    def take(self, token: str, timeout_ms: int) -> int:
+    def take(self, token: str, timeout_ms: int, now_ms: int) -> int:
         """Begin a new epoch for this owner, once nothing of an older one is left. Needs `lock`."""
         epoch = self.fence()
-        self._area[_TOKEN_AT : _TOKEN_AT + _TOKEN_BYTES] = token.encode("ascii").ljust(_TOKEN_BYTES, b"\0")
+        self.words.write_bytes(_TOKEN_AT, token.encode("ascii").ljust(_TOKEN_BYTES, b"\0"))
         self.words.set(TIMEOUT_MS, timeout_ms)
+        self.words.set(STARTED_MS, now_ms)
         self.words.set(STATE, epoch << 8 | EMPTY)
         return epoch
 
@@ -147,15 +152,16 @@ class TransactionRecord:
     def add_partitions(self, entry: bytes) -> None:
         """The transaction touches these partitions too, each a line of topic, tab and number. Needs `lock`."""
         size = self.words.get(LIST_BYTES)
-        if _LIST_AT + size + len(entry) > _OFFSETS_AT:
+        if _LIST_AT + size + len(entry) > _FILE_BYTES:
             raise InvalidArgumentError(f"a transaction touches more partitions than fit in {self.path}")
-        if self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] != entry:  # mostly the same as last time
-            self._area[_LIST_AT + size : _LIST_AT + size + len(entry)] = entry
+        self.words.set(OFFSETS_BYTES, 0)  # they lie behind, and are given anew by whoever commits
+        if self.words.read_bytes(_LIST_AT + size, len(entry)) != entry:  # mostly the same as last time
+            self.words.write_bytes(_LIST_AT + size, entry)
         self.words.set(LIST_BYTES, size + len(entry))
 
     def partitions(self) -> list[tuple[str, int]]:
         """The partitions it touches."""
-        raw = self._area[_LIST_AT : _LIST_AT + self.words.get(LIST_BYTES)]
+        raw = self.words.read_bytes(_LIST_AT, self.words.get(LIST_BYTES))
         try:
             pairs = [line.split("\t") for line in raw.decode().splitlines()]
             return [(topic, int(number)) for topic, number in pairs]
@@ -164,17 +170,20 @@ class TransactionRecord:
                 "the partitions of a transaction are damaged", str(self.path), _LIST_AT, "topic, tab, number", raw[:80]
             ) from error
 
+    def _offsets_at(self) -> int:
+        return _LIST_AT + (self.words.get(LIST_BYTES) + 7) // 8 * 8
+
     def set_offsets(self, offsets: list[tuple[int, int, int]]) -> None:
         """(cell, claim, offset) of the group offsets that the decision commits."""
         raw = array("q", chain.from_iterable(offsets)).tobytes()
-        if _OFFSETS_AT + len(raw) > _FILE_BYTES:
+        if self._offsets_at() + len(raw) > _FILE_BYTES:
             raise InvalidArgumentError(f"{len(offsets)} offsets are more than fit in one transaction")
-        self._area[_OFFSETS_AT : _OFFSETS_AT + len(raw)] = raw
+        self.words.write_bytes(self._offsets_at(), raw)
         self.words.set(OFFSETS_BYTES, len(raw))
 
     def offsets(self) -> list[tuple[int, int, int]]:
         """What `set_offsets` stored, and is not applied yet."""
-        raw = self._area[_OFFSETS_AT : _OFFSETS_AT + self.words.get(OFFSETS_BYTES)]
+        raw = self.words.read_bytes(self._offsets_at(), self.words.get(OFFSETS_BYTES))
         return [(cell, claim, offset) for cell, claim, offset in _OFFSET.iter_unpack(raw)]
 
     def offsets_applied(self) -> None:

@@ -309,6 +309,7 @@ class Broker:
                 self._maintain_partition(name, number, config)
         GroupAdmin(self).expire()
         self._transactions.resolve()
+        self._transactions.expire()
         for left in self.path.glob("deleted-*"):
             shutil.rmtree(left, ignore_errors=True)
         return True

@@ -45,7 +45,7 @@ class Transaction:
         self._open = False
         self._offsets: dict[int, tuple[int, int]] = {}
         self._logs: list[PartitionLog] = []
-        self._record, self._epoch = self._transactions.take_over(transactional_id, timeout_ms)
+        self._record, self._epoch, self._holder = self._transactions.take_over(transactional_id, timeout_ms)
         producer._identify(self._record.producer_id, self._epoch, self._record.words, EPOCH, True)
         producer._idle = True
 
@@ -138,11 +138,13 @@ class Transaction:
         with self._lock:
             if self._open:
                 self.abort()
+            self._transactions.give_back(self._record, self._holder)
+            self._holder = ""
 
     def forget(self) -> None:
         """In a forked child: the transaction and the id are the parent's."""
         self._lock = threading.RLock()
         self._open = False
-        self._epoch = -1
+        self._epoch, self._holder = -1, ""
         self._producer._identify(self._record.producer_id, -1, self._record.words, EPOCH, True)
         self._producer._idle = True

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -23,6 +23,7 @@ from penstock.storage.transaction_record import (
     COMMITTED,
     EMPTY,
     ONGOING,
+    STATE,
     SUFFIX,
     TransactionRecord,
     record_path,
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 STATES = {EMPTY: "none", ONGOING: "ongoing", COMMITTED: "committing", ABORTED: "aborting"}
 Offsets = list[tuple[int, int, int]]  # cell, claim, offset
+ID_RETENTION_MS = 7 * 86_400_000
+EXPIRE_EVERY_MS = 3_600_000
 _log = logging.getLogger("penstock.transactions")
 
 
@@ -59,15 +62,28 @@ class Transactions:
         self._broker = broker
         self._store = broker._groups
         self._store.finish_pending = self.apply_pending
-        self._known: dict[Path, TransactionRecord] = {}
+        self._known: dict[str, TransactionRecord] = {}
+        self._expired_ms = 0
 
-    def take_over(self, transactional_id: str, timeout_ms: int) -> tuple[TransactionRecord, int]:
-        """The record of an id and its new epoch; whoever had it is fenced, and what it left is finished."""
-        record = TransactionRecord(record_path(self._broker.path, transactional_id), self._broker._incarnation)
-        token = self._broker._keeper.token()
+    def take_over(self, transactional_id: str, timeout_ms: int) -> tuple[TransactionRecord, int, str]:
+        """The record of an id, its new epoch, and the name of this holder for `give_back`. Whoever had the id is fenced,
+        what it left is finished."""
+        token, holder = self._broker._keeper.token(), uuid.uuid4().hex
+        path = record_path(self._broker.path, transactional_id)
+        with self._store.change() as connection:  # from here on somebody looks after the record
+            connection.execute("INSERT OR REPLACE INTO transactional VALUES (?, ?, ?)", (path.stem, holder, token))
+        record = TransactionRecord(path, self._broker._incarnation)
         with record.lock():
             self._abandon(record)
-            return record, record.take(token, timeout_ms)
+            return record, record.take(token, timeout_ms, self._broker.clock.time_ms()), holder
+
+    def give_back(self, record: TransactionRecord, holder: str) -> None:
+        """The holder ends; nobody needs to look after the record any more, if nothing of it is left to be done."""
+        if holder and record.state == EMPTY:
+            with self._store.change() as connection:
+                connection.execute(
+                    "DELETE FROM transactional WHERE name = ? AND holder = ?", (record.path.stem, holder)
+                )
 
     def enlist(self, record: TransactionRecord, epoch: int, logs: list[PartitionLog]) -> None:
         """The transaction is about to store in these partitions. Raises `FencedError`."""
@@ -137,7 +153,7 @@ class Transactions:
         """Apply decided group offsets whose owner did not come to it. Under the groups' lock."""
         if not self._store.slots.get(PENDING_WORD):
             return
-        for record in self.records():
+        for _, record, _ in self._held():
             if record.state == COMMITTED:
                 self._apply(record, record.offsets())
         self._store.slots.set(PENDING_WORD, 0)
@@ -185,21 +201,44 @@ class Transactions:
         """In the child: locks of its own."""
         self._known = {}
 
-    def records(self) -> list[TransactionRecord]:
-        """The records of all transactional ids."""
-        paths = sorted((self._broker.path / "transactions").glob("*" + SUFFIX))
-        self._known = {
-            path: self._known.get(path) or TransactionRecord(path, self._broker._incarnation) for path in paths
-        }
-        return list(self._known.values())
+    def records(self) -> Iterator[TransactionRecord]:
+        """The records of all transactional ids, by name."""
+        for path in sorted((self._broker.path / "transactions").glob("*" + SUFFIX)):
+            yield TransactionRecord(path, self._broker._incarnation)
+
+    def _held(self) -> list[tuple[str, TransactionRecord, str]]:
+        """(holder, record, process) of the ids that somebody has, or died with."""
+        rows = self._store.rows("SELECT name, holder, process FROM transactional")
+        known, self._known = self._known, {}
+        for name, holder, _ in rows:
+            path = self._broker.path / "transactions" / (name + SUFFIX)
+            if path.exists():  # not yet, when its owner is just about to make it
+                self._known[holder] = known.get(holder) or TransactionRecord(path, self._broker._incarnation)
+        return [(holder, self._known[holder], process) for _, holder, process in rows if holder in self._known]
+
+    def expire(self) -> None:
+        """Forget the ids that nobody used for seven days (Kafka's `transactional.id.expiration.ms`)."""
+        now_ms = self._broker.clock.time_ms()
+        if abs(now_ms - self._expired_ms) < EXPIRE_EVERY_MS:
+            return
+        self._expired_ms = now_ms
+        for record in self.records():
+            if now_ms - record.started_ms <= ID_RETENTION_MS:
+                continue
+            with self._store.change():  # who takes the id over says so first, in here
+                held = self._store.rows("SELECT 1 FROM transactional WHERE name = ?", record.path.stem)
+                if not held and record.words.get(STATE) & 0xFF == EMPTY:
+                    record.path.unlink(missing_ok=True)
 
     def resolve(self) -> None:
         """Finish what dead owners decided, abort what they left open, and what takes longer than it may."""
         now_ms = self._broker.clock.time_ms()
-        for record in self.records():
+        for holder, record, process in self._held():
             try:
                 if record.state != EMPTY:
                     self._resolve(record, now_ms)
+                if record.state == EMPTY and not self._broker._keeper.is_alive(process):
+                    self.give_back(record, holder)
             except CorruptionError:
                 _log.exception("transaction %r cannot be finished", record.path.stem)
 
