@@ -9,6 +9,7 @@ from penstock.events.bulkhead import Bulkhead
 from penstock.events.bus import EventBus
 from penstock.events.bus_letters import DeadLetter
 from penstock.events.circuit_breaker import CircuitBreaker
+from penstock.events.commands import Command, CommandBus, CommandHandled, InvalidCommandError, UnknownCommandError
 from penstock.events.context import current_envelope, handling
 from penstock.events.delivery import Delivery, ParkedEvent
 from penstock.events.envelope import Envelope
@@ -30,6 +31,7 @@ from penstock.events.persistent_subscription import PersistentSubscription, Subs
 from penstock.events.personal import FORGOTTEN, Personal
 from penstock.events.projection import Projection
 from penstock.events.projector import Lag, Projector
+from penstock.events.queries import QueryBus
 from penstock.events.rate_limit import RateLimit
 from penstock.events.registry import Registry, registry
 from penstock.events.retry import Retry
@@ -69,6 +71,9 @@ __all__ = [
     "BulkheadFullError",
     "CircuitBreaker",
     "CircuitOpenError",
+    "Command",
+    "CommandBus",
+    "CommandHandled",
     "DeadLetter",
     "Delivery",
     "Envelope",
@@ -79,6 +84,7 @@ __all__ = [
     "FORGOTTEN",
     "Inbox",
     "IncompatibleSchemaError",
+    "InvalidCommandError",
     "InvalidEventError",
     "Lag",
     "LostKeyError",
@@ -91,6 +97,7 @@ __all__ = [
     "Projection",
     "Projector",
     "Query",
+    "QueryBus",
     "RateLimit",
     "RateLimitedError",
     "RecordedEvent",
@@ -112,6 +119,7 @@ __all__ = [
     "StreamDeletedError",
     "Subscription",
     "SubscriptionInfo",
+    "UnknownCommandError",
     "UnknownEventTypeError",
     "UnknownSagaError",
     "UnknownSubscriptionError",

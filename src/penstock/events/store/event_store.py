@@ -26,6 +26,7 @@ from penstock.events.store.store_log import StoreLog
 from penstock.events.store.stream_state import NOTHING, Stream, StreamState
 from penstock.events.subscribing import Subscribing
 from penstock.events.subscription_file import SubscriptionFile
+from penstock.events.unit_of_work import current_unit
 
 if TYPE_CHECKING:
     from penstock.streams.broker import Broker
@@ -145,6 +146,11 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         return _Part(stream, envelopes, all_tags, expected, any(isinstance(item, Envelope) for item in items))
 
     def _append(self, parts: list[_Part], unless: Query | None = None, after: int = 0) -> list[AppendResult]:
+        unit = current_unit(self)
+        if unit is not None:  # of a command: stored at its end, all or none
+            with self._lock:
+                self._catch_up()
+                return unit.take(parts, {part.stream: self._stream(part.stream) for part in parts}, unless, after)
         with self._lock:
             while True:
                 end = self._catch_up()
