@@ -60,6 +60,7 @@ from penstock.events.store import (
     RecordedEvent,
 )
 from penstock.events.subscription import Subscription
+from penstock.events.timeline import Timeline, TimelineEntry, timeline
 
 __all__ = [
     "ANY",
@@ -119,6 +120,8 @@ __all__ = [
     "StreamDeletedError",
     "Subscription",
     "SubscriptionInfo",
+    "Timeline",
+    "TimelineEntry",
     "UnknownCommandError",
     "UnknownEventTypeError",
     "UnknownSagaError",
@@ -129,4 +132,5 @@ __all__ = [
     "current_step",
     "handling",
     "registry",
+    "timeline",
 ]
