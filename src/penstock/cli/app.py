@@ -16,9 +16,11 @@ from penstock.cli import (
     dump,
     exchanges,
     groups,
+    metrics,
     produce,
     queues,
     repair,
+    top,
     topics,
     transactions,
     verify,
@@ -75,6 +77,8 @@ app.add_typer(groups.app, name="groups")
 app.add_typer(queues.app, name="queues")
 app.add_typer(exchanges.app, name="exchanges")
 app.add_typer(transactions.app, name="transactions")
+app.command("metrics")(metrics.metrics)
+app.command("top")(top.top)
 app.command("compact")(compact.compact)
 app.command("dump")(dump.dump)
 app.command("verify")(verify.verify)

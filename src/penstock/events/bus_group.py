@@ -358,7 +358,7 @@ class Group:
             "%s failed on %s (%d): %s", handler.name, envelope.type, failures, what,
             extra={
                 "message_id": envelope.message_id, "correlation_id": envelope.correlation_id, "type": envelope.type,
-                "group": self.name, "error": what,
+                "trace_id": envelope.metadata.get("traceId"), "group": self.name, "error": what,
             },
         )  # fmt: skip
         if handler.retry.gives_up(error, failures):
@@ -371,5 +371,6 @@ class Group:
     def _bury(self, delivery: Delivery, error: Exception, exhausted: bool) -> None:
         self.dead += 1
         trace = "".join(traceback.format_exception(error))
-        _log.error("%s is dead-lettered by group %s: %r", delivery.id, self.name, repr(error))
+        told = {"message_id": delivery.id, "group": self.name, "error": repr(error)}
+        _log.error("%s is dead-lettered by group %s: %r", delivery.id, self.name, repr(error), extra=told)
         self.source.bury(delivery, trace, error, exhausted)

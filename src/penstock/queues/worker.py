@@ -18,6 +18,7 @@ from penstock.errors import (
     PenstockError,
     StaleReceiptError,
 )
+from penstock.queues.log_fields import message_fields
 from penstock.queues.presence import Presence
 from penstock.queues.retry import RetryPolicy
 
@@ -187,21 +188,23 @@ class Worker:
 
     def _failed(self, message: Message, error: Exception) -> None:
         if message.settled:
-            _log.exception("the handler of %s raised after it had settled the message", message.id)
+            told = self._fields(message)
+            _log.exception("the handler of %s raised after it had settled the message", message.id, extra=told)
             return
         trace = "".join(traceback.format_exception(error))
         failures = message.failure_count + 1
         limit = self._retry.max_attempts
         what = repr(error)  # not the error itself: a kept log record would keep its frames
-        _log.warning(
-            "message %s failed (%d): %s", message.id, failures, what, extra={"message_id": message.id, "error": what}
-        )
+        _log.warning("message %s failed (%d): %s", message.id, failures, what, extra=self._fields(message, error=what))
         if isinstance(error, self._retry.give_up_on):
             self._settle(lambda: self._queue._bury(message, "rejected", trace, None))
         elif limit is not None and failures >= limit:
             self._settle(lambda: self._queue._bury(message, "delivery_limit", trace, None))
         else:
             self._settle(lambda: self._queue._nack(message, self._retry.delay_after(failures), True, trace))
+
+    def _fields(self, message: Message, **more: Any) -> dict[str, Any]:
+        return message_fields(message, self._queue.group, **more)
 
     def _give_back(self, message: Message) -> None:
         self._settle(lambda: message.nack(failed=False))
@@ -228,9 +231,9 @@ class Worker:
                     try:
                         message.extend(visibility)
                     except StaleReceiptError:
-                        _log.debug("message %s was settled meanwhile", message.id)
+                        _log.debug("message %s was settled meanwhile", message.id, extra=self._fields(message))
                     except PenstockError:
-                        _log.exception("message %s could not be kept", message.id)
+                        _log.exception("message %s could not be kept", message.id, extra=self._fields(message))
 
 
 class _Holder:

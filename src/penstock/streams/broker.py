@@ -235,8 +235,6 @@ class Broker:
         """Delete a consumer group and its offsets. Raises `UnknownGroupError`, `GroupNotEmptyError`."""
         self._check_open()
         GroupAdmin(self).delete(group)
-        if self._metrics_store is not None:
-            self._metrics_store.retire(self.clock.time_ms(), group=group)
 
     def reset_offsets(
         self,

@@ -476,6 +476,7 @@ class Consumer(Fetcher):
         logger.warning(
             "offset %d of %s is not in the log (%s); continuing at %d (%s)",
             asked, reader.partition, allowed, offset, self._policy.text,
+            extra={"topic": log.topic, "partition": log.number, "offset": asked, "group": self.group},
         )  # fmt: skip
         self._move(reader, offset)
 

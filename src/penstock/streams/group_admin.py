@@ -144,6 +144,8 @@ class GroupAdmin:
             for (cell,) in self._store.rows("SELECT cell FROM partitions WHERE group_id = ?", group_id):
                 self._store.commits.reset(cell, -1)
             connection.execute("DELETE FROM groups WHERE id = ?", (group_id,))
+        if self._broker._metrics_store is not None:
+            self._broker._metrics_store.retire(self._broker.clock.time_ms(), group=name)
 
     def expire(self) -> list[str]:
         """Delete the groups that nobody used for seven days (Kafka's `offsets.retention.minutes`); their names."""
