@@ -67,7 +67,7 @@ class Side:
         """Reading one at a time by poll."""
         self._rewind()
         poll = self.consumer.poll
-        for _ in range(5_000):
+        for _ in self.values[:5_000]:
             poll(1, 0)
 
     def iterate(self) -> None:
@@ -88,9 +88,10 @@ class Side:
     def queue_send(self) -> None:
         """Sending messages one by one, and receiving them."""
         send, receive = self.queue.send, self.queue.receive
-        for value in self.values[:4_000]:
+        values = self.values[:4_000]
+        for value in values:
             send(value)
-        for _ in range(4_000):
+        for _ in values:
             receive(1)[0].ack()
 
     def queue_acks(self) -> None:
