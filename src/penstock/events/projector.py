@@ -76,6 +76,11 @@ class Projector:
         self._failure: BaseException | None = None
         self._running = False
 
+    @property
+    def database(self) -> Any:
+        """What the projection's methods get as `db`: the connection or mapping."""
+        return self._target.db
+
     # --- applying --------------------------------------------------------------------------------------------------
 
     def run_once(self) -> int:
