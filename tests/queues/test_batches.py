@@ -79,7 +79,7 @@ def test_delete_and_change_visibility(queue: penstock.Queue) -> None:
         [(first.receipt_handle, 43_200), (second.receipt_handle, 43_201), ("0.99.1", 5), (7, 5)]
     )
     assert [one.ok for one in changed] == [True, False, False, False]
-    assert isinstance(changed[2].error, StaleReceiptError) and isinstance(changed[3].error, InvalidArgumentError)
+    assert isinstance(changed[2].error, StaleReceiptError) and isinstance(changed[3].error, InvalidTypeError)
     deleted = queue.delete_batch([first.receipt_handle, "nonsense"])
     assert [(one.id, one.ok) for one in deleted] == [("0", True), ("1", False)]
     for given in ([first.receipt_handle] * 2, [], ["a"] * 11):

@@ -189,7 +189,10 @@ cdef class DeliveryFiles:
             path = f"{self.directory}/{number << DELIVERY_CHUNK_BITS:020d}.firsts"
             if not make and not os.path.exists(path):
                 return NULL
-            map = Mapping(path, DELIVERY_FIRSTS_BYTES, True, True)
+            try:
+                map = Mapping(path, DELIVERY_FIRSTS_BYTES, True, True)
+            except FileNotFoundError:  # the topic was deleted, and its directory
+                return NULL
             if map.file_size() < DELIVERY_FIRSTS_BYTES and file_reserve(map.fd, 0, DELIVERY_FIRSTS_BYTES) != 0:
                 return NULL
             self.firsts[number] = map

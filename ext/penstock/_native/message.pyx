@@ -180,7 +180,7 @@ cdef int _observe(Message message) except -1:
     return 0
 
 
-def ack_many(messages not None):
+def ack_many(messages):
     """Acknowledge messages of any queues; returns those whose receipts are stale (the others are acknowledged)."""
     cdef Message message
     cdef DeliveryStates delivery
@@ -188,6 +188,10 @@ def ack_many(messages not None):
     cdef int64_t count = 0
     cdef set synced = None
     stale = []
+    if not isinstance(messages, (list, tuple)):
+        if isinstance(messages, (str, bytes)) or not hasattr(messages, "__iter__"):
+            raise InvalidTypeError(f"messages is {type(messages).__name__}; an iterable of received messages is needed")
+        messages = list(messages)  # looked through twice
     for item in messages:
         if not isinstance(item, Message):
             raise InvalidTypeError(f"messages has a {type(item).__name__}; received messages are needed")

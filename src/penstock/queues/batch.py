@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
+from penstock.queues.arguments import checked_items
 
 ENTRIES_MAX = 10
 BYTES_MAX = 1 << 20
@@ -36,7 +37,7 @@ class BatchResult:
 def checked_batch(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The entries, each with an id, or an error when the batch as a whole is not allowed."""
     checked: list[dict[str, Any]] = []
-    for entry in items_of("entries", entries):
+    for entry in checked_items("entries", entries):
         if not isinstance(entry, Mapping) or not all(isinstance(name, str) for name in entry):
             raise InvalidTypeError(f"entries[{len(checked)}] is {entry!r}; a dict of the arguments is needed")
         checked.append({"id": str(len(checked)), **entry})
@@ -51,17 +52,10 @@ def checked_batch(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return checked
 
 
-def items_of(name: str, items: Any) -> list[Any]:
-    """The items of an argument that has to be an iterable of them."""
-    if isinstance(items, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(items, Iterable):
-        raise InvalidTypeError(f"{name} is {type(items).__name__}; an iterable is needed")
-    return list(items)
-
-
 def named_entries(name: str, items: Any, second: str | None = None) -> list[dict[str, Any]]:
     """Entries of receipt handles, all different, each alone or in a pair with `second`."""
     entries: list[dict[str, Any]] = []
-    for item in items_of(name, items):
+    for item in checked_items(name, items):
         if second is None:
             entries.append({"receipt_handle": item})
         elif isinstance(item, (tuple, list)) and len(item) == 2:

@@ -189,6 +189,7 @@ class Broker(LogBroker):
 
     @property
     def _queues(self) -> QueueStore:
+        self._check_open()
         store = self._queue_store
         if store is None:
             with self._queue_lock:
@@ -294,6 +295,7 @@ class Broker(LogBroker):
 
     def delete_exchange(self, name: str) -> None:
         """Delete an exchange with its bindings, also those to it. Raises `UnknownExchangeError`."""
+        check_topic_name(name)
         with self._queues.transaction() as connection:
             if not connection.execute("DELETE FROM exchanges WHERE name = ?", (name,)).rowcount:
                 raise UnknownExchangeError(f"exchange {name!r} does not exist")

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from penstock.errors import InvalidArgumentError
+from penstock.queues.arguments import checked_text
 from penstock.queues.dead_letter import Headers, header
 from penstock.streams.topic_partition import TopicPartition
 
@@ -37,19 +37,17 @@ class Deduplication:
     def __init__(self, broker: Broker, queue: Queue) -> None:
         self._broker = broker
         self._queue = queue
-        self._store = broker._queues
 
     def send(
         self, identity: str, value: Any, key: bytes | None, headers: Headers, partition: int, dropped: list[Message]
     ) -> tuple[int, int]:
         """Store a message unless its id is remembered; partition and offset of the one or the other. `dropped`: see
         `Queue._store`."""
-        if not isinstance(identity, str) or not 1 <= len(identity) <= 128:
-            raise InvalidArgumentError(f"deduplication_id is {identity!r}; give a str of 1 to 128 characters")
+        checked_text("deduplication_id", identity)
         name, now = self._queue.name, self._broker.clock.time_ms()
         window = self._queue._config.deduplication_window * 1000
         scope = self._scope(key)
-        with self._store.transaction() as connection:
+        with self._broker._queues.transaction() as connection:
             end = self._take_in(connection, partition, now - window)
             row = connection.execute(
                 "SELECT partition, offset, sent_ms FROM remembered WHERE queue = ? AND scope = ? AND id = ?",
@@ -117,7 +115,7 @@ class Deduplication:
 
     def attempt(self, attempt_id: str) -> list[tuple[int, int, int]]:
         """(partition, offset, receipt) of what was received with this id; [] when nothing was."""
-        rows = self._store.read(
+        rows = self._broker._queues.read(
             "SELECT receipts FROM attempts WHERE queue = ? AND id = ? AND made_ms > ?",
             self._queue.name, attempt_id, self._broker.clock.time_ms() - ATTEMPT_WINDOW_MS,
         )  # fmt: skip
@@ -126,7 +124,7 @@ class Deduplication:
     def remember_attempt(self, attempt_id: str, receipts: list[tuple[int, int, int]]) -> None:
         """What was received with this id."""
         now = self._broker.clock.time_ms()
-        with self._store.transaction() as connection:
+        with self._broker._queues.transaction() as connection:
             connection.execute(
                 "DELETE FROM attempts WHERE queue = ? AND made_ms <= ?", (self._queue.name, now - ATTEMPT_WINDOW_MS)
             )

@@ -8,11 +8,13 @@ durable, shared by all processes, and take effect with the next publish.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from penstock._native.builder import EncodedHeaders
+from penstock._native.publisher import Publisher, Route
 from penstock.errors import InvalidArgumentError, InvalidTypeError, UnroutableError
+from penstock.queues.arguments import checked_items, checked_routing_key, encodable
 from penstock.queues.dead_letter import EXCHANGE, ROUTING_KEY, Headers
 from penstock.queues.matchers import Binding, check_binding
 from penstock.queues.queue import Queue, checked_headers
@@ -25,19 +27,7 @@ _CACHED_ROUTES = 100_000
 Destination = tuple[str, str]
 
 
-class _Route(NamedTuple):
-    """Where a routing key leads."""
-
-    sends: list[Callable[..., str]]
-    """What stores a message in each place, with the arguments of `Queue.send`."""
-    append: Callable[..., Any] | None
-    """`Topic.append`, when it is one queue, and one that asks for nothing more."""
-    prefix: str
-    """Of the message ids then."""
-    headers: EncodedHeaders
-
-
-class Exchange:
+class Exchange(Publisher):
     """An exchange of an open broker; made by `Broker.exchange`. Used by any number of threads."""
 
     def __init__(self, broker: Broker, name: str, kind: str, alternate: str | None) -> None:
@@ -47,9 +37,8 @@ class Exchange:
         """direct, fanout, topic, headers or consistent-hash."""
         self.alternate = alternate
         """Name of the exchange for what matches nothing, or None."""
-        self._routes: dict[str, _Route] = {}
-        self._routing, self._catalog = broker._routing_bell, broker._catalog_bell
-        self._bells = (-1, -1)  # when the routes were found
+        self._routing_bell, self._catalog_bell = broker._routing_bell, broker._catalog_bell
+        super().__init__(self._routing_bell, self._catalog_bell)
 
     # --- bindings --------------------------------------------------------------------------------------------------
 
@@ -78,6 +67,7 @@ class Exchange:
     ) -> bool:
         """Take a binding back; False when there is none like it."""
         kind, name = self._target(target)
+        checked_routing_key(routing_key)
         done = self._broker._queues.write(
             "DELETE FROM bindings WHERE exchange = ? AND kind = ? AND target = ? AND routing_key = ? AND arguments = ?",
             self.name, kind, name, routing_key, json.dumps(checked_arguments(arguments), sort_keys=True),
@@ -108,30 +98,14 @@ class Exchange:
 
     # --- publishing ------------------------------------------------------------------------------------------------
 
-    def publish(
-        self, value: Any, routing_key: str = "", headers: Any = None, mandatory: bool = False, **options: Any
+    def _publish(
+        self, value: Any, routing_key: str, headers: Any, mandatory: bool, options: dict[str, Any]
     ) -> list[str]:
-        """Store a message in every queue that it is routed to; returns their ids (a publisher confirm: they are
-        stored).
-
-        `mandatory`: raise `UnroutableError` when it matches nothing, instead of dropping it ([]). `options`: `delay`,
-        `priority`, `ttl`, `group_id`, `deduplication_id`, `at`, as for `Queue.send`. Raises what `Queue.send` raises;
-        queues stored before the failing one keep their copy.
-        """
-        if headers is None and not options:
-            route = self._routes.get(routing_key)
-            if route is None or self._bells != (self._routing.value, self._catalog.value):
-                route = self._find_route(routing_key, [])
-            if route.append is not None and value is not None:
-                return [f"{route.prefix}{route.append(value, None, route.headers, None, 0).offset}"]
-            if route.sends:
-                return [send(value, headers=route.headers.pairs) for send in route.sends]
-        else:
-            pairs = [] if headers is None else checked_headers(headers)
-            route = self._find_route(routing_key, pairs)
-            if route.sends:
-                pairs += self._marks(routing_key)
-                return [send(value, headers=pairs, **options) for send in route.sends]
+        pairs = [] if headers is None else checked_headers(headers)
+        route = self._find_route(routing_key, pairs)
+        if route.sends:
+            pairs += self._marks(routing_key)
+            return [send(value, headers=pairs, **options) for send in route.sends]
         if mandatory:
             raise UnroutableError(f"exchange {self.name!r} has no binding for routing key {routing_key!r}")
         return []
@@ -142,25 +116,30 @@ class Exchange:
 
     def publish_many(self, messages: Iterable[tuple[Any, str]], mandatory: bool = False) -> int:
         """Publish (value, routing key) pairs; returns how many copies were stored."""
-        return sum(len(self.publish(value, routing_key, None, mandatory)) for value, routing_key in messages)
+        stored = 0
+        for message in checked_items("messages", messages):
+            if not isinstance(message, (tuple, list)) or len(message) != 2:
+                raise InvalidTypeError(f"messages has {message!r}; pairs (value, routing key) are needed")
+            stored += len(self.publish(message[0], message[1], None, mandatory))
+        return stored
 
     def routes(self, routing_key: str = "", headers: Any = None) -> list[Destination]:
         """Where a message would go, as (kind, name), kind "queue" or "topic"; nothing is published."""
-        return self._broker._router().route(self.name, routing_key, dict(headers or ()))
+        pairs = checked_headers(() if headers is None else headers)
+        return self._broker._router().route(self.name, checked_routing_key(routing_key), dict(pairs))
 
-    def _find_route(self, routing_key: str, headers: Headers) -> _Route:
-        if not isinstance(routing_key, str):
-            raise InvalidTypeError(f"routing_key is {type(routing_key).__name__}; a str is needed")
-        bells = (self._routing.value, self._catalog.value)
+    def _find_route(self, routing_key: str, headers: Headers) -> Route:
+        known = self.known_route(checked_routing_key(routing_key))
+        if known is not None:
+            return known
+        bells = (self._routing_bell.value, self._catalog_bell.value)
         router = self._broker._router()
         found = router.route(self.name, routing_key, dict(headers))
         sends = [self._broker._sender(kind, name) for kind, name in found]
         append, prefix = self._broker._plain_append(*found[0]) if len(found) == 1 else (None, "")
-        route = _Route(sends, append, prefix, EncodedHeaders(self._marks(routing_key)))
+        route = Route(sends, append, prefix, EncodedHeaders(self._marks(routing_key)))
         if not router.uses_headers:
-            if self._bells != bells or len(self._routes) >= _CACHED_ROUTES:
-                self._routes, self._bells = {}, bells
-            self._routes[routing_key] = route
+            self.keep_route(routing_key, route, *bells, _CACHED_ROUTES)
         return route
 
     def delete(self) -> None:
@@ -177,11 +156,16 @@ def checked_arguments(arguments: object) -> dict[str, Any]:
         return {}
     if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
         raise InvalidTypeError(f"arguments is {arguments!r}; a dict with str keys is needed")
+    for name in arguments:
+        if not encodable(name):
+            raise InvalidArgumentError(f"arguments has the name {name!r}; give names without surrogates")
     plain = {
         name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         for name, value in arguments.items()
     }
     for name, value in plain.items():
+        if isinstance(value, str) and not encodable(value):
+            raise InvalidArgumentError(f"arguments[{name!r}] is {value!r}; give a str without surrogates")
         if value is not None and not isinstance(value, (str, int, float, bool)):
             raise InvalidTypeError(f"arguments[{name!r}] is {value!r}; a str, bytes, number or None is needed")
     return plain

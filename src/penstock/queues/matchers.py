@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from penstock.errors import InvalidArgumentError
+from penstock.queues.arguments import checked_routing_key
 from penstock.queues.topic_trie import TopicTrie
 
 EXCHANGE_TYPES = ("direct", "fanout", "topic", "headers", "consistent-hash")
@@ -132,9 +133,8 @@ def make_matcher(kind: str, bindings: list[Binding]) -> Matcher:
 
 def check_binding(kind: str, routing_key: object, arguments: Mapping[str, Any]) -> None:
     """Refuse a binding that an exchange of this type cannot have."""
-    if not isinstance(routing_key, str) or len(routing_key.encode("utf-8", "surrogateescape")) > 255:
-        raise InvalidArgumentError(f"routing_key is {routing_key!r}; give a str of at most 255 bytes")
-    if kind == "consistent-hash" and not (routing_key.isdigit() and 1 <= int(routing_key) <= 1000):
+    key = checked_routing_key(routing_key)
+    if kind == "consistent-hash" and not (key.isascii() and key.isdigit() and 1 <= int(key) <= 1000):
         raise InvalidArgumentError(
             f"routing_key is {routing_key!r}; a consistent-hash exchange needs the weight, '1' to '1000'"
         )

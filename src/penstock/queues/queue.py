@@ -21,6 +21,7 @@ from penstock._native.delivery_states import PURGED
 from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
 from penstock.queues.admission import Admission
+from penstock.queues.arguments import checked_items, checked_text
 from penstock.queues.batch import (
     ENTRIES_MAX,
     BatchResult,
@@ -187,8 +188,9 @@ class Queue(ShareGroup):
         """
         self._refresh()
         config = self._config
-        if isinstance(values, (str, bytes, bytearray, memoryview)):
-            raise InvalidTypeError(f"values is {type(values).__name__}; an iterable of bytes is needed")
+        checked_items("values", values)
+        if group_ids is not None:
+            checked_items("group_ids", group_ids)
         special = delay is not None or ttl is not None or bool(config.delay) or config.fair
         if (
             special
@@ -367,8 +369,7 @@ class Queue(ShareGroup):
         """`receive`, repeatable: with the same id within 5 minutes it returns the same messages, unless their time-out
         ended or they were settled (SQS's ReceiveRequestAttemptId, for when the answer of the first call was lost).
         `max_messages`: 1 to 10; `wait`: 0 to 20 seconds, as in SQS."""
-        if not isinstance(attempt_id, str) or not 1 <= len(attempt_id) <= 128:
-            raise InvalidArgumentError(f"attempt_id is {attempt_id!r}; give a str of 1 to 128 characters")
+        checked_text("attempt_id", attempt_id)
         if type(max_messages) is not int or not 1 <= max_messages <= ENTRIES_MAX:
             raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int from 1 to {ENTRIES_MAX}")
         checked_seconds("wait", 0 if wait is None else wait, WAIT_MAX_S)
@@ -501,9 +502,7 @@ def _allow_policy(policy: str | tuple[str, ...]) -> str:
 
 
 def _group_key(group_id: object) -> bytes:
-    if not isinstance(group_id, str) or not 1 <= len(group_id) <= 128:
-        raise InvalidArgumentError(f"group_id is {group_id!r}; give a str of 1 to 128 characters")
-    return group_id.encode()
+    return checked_text("group_id", group_id).encode()
 
 
 def checked_headers(headers: Any) -> Headers:

@@ -21,6 +21,7 @@ from penstock.errors import (
     UnknownExchangeError,
     UnknownQueueError,
 )
+from penstock.queues.arguments import checked_routing_key
 from penstock.queues.queue import checked_headers
 from penstock.storage.directory import FileLock
 from penstock.storage.topic_config import check_topic_name
@@ -67,6 +68,7 @@ class Schedules:
         """Store a schedule; see `Broker.schedule`."""
         check_topic_name(name)
         kind = _kind_of(target)
+        checked_routing_key(routing_key)
         if not isinstance(body, (bytes, bytearray, memoryview)):
             raise InvalidTypeError(f"body is {type(body).__name__}; bytes are needed")
         due = next_due_ms(cron, self._broker.clock.time_ms())
@@ -82,6 +84,7 @@ class Schedules:
 
     def list(self) -> list[Schedule]:
         """Every schedule, by name."""
+        self._broker._check_open()
         if not self._broker._has_queues():
             return []
         rows = self._broker._queues.read(
@@ -91,6 +94,7 @@ class Schedules:
 
     def delete(self, name: str) -> None:
         """End a schedule."""
+        check_topic_name(name)
         if not self._broker._queues.write("DELETE FROM schedules WHERE name = ?", name):
             raise InvalidArgumentError(f"schedule {name!r} does not exist")
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
 ACCEPT, RELEASE, RENEW, FAIL, UNDO = 1, 2, 4, 5, 6  # see delivery.h
+MESSAGES_MAX = 1_000_000  # of one receive
 _WAIT_SLICE_S = 1.0
 _VIRTUAL_SLICE_S = 0.01
 _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
@@ -95,8 +96,8 @@ class ShareGroup:
         Raises `InvalidArgumentError`, `OverLimitError`, `CorruptionError` (a message that cannot be read; the others
         follow with the next call), `ClosedError`.
         """
-        if type(max_messages) is not int or max_messages < 1:
-            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
+        if type(max_messages) is not int or not 1 <= max_messages <= MESSAGES_MAX:
+            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int from 1 to {MESSAGES_MAX:,}")
         if type(consumer_priority) is not int or not 0 <= consumer_priority <= 100:
             raise InvalidArgumentError(f"consumer_priority is {consumer_priority!r}; give an int from 0 to 100")
         simple = self._simple_delivery()
@@ -304,13 +305,15 @@ class ShareGroup:
 
     def _parse(self, receipt_handle: str) -> tuple[Delivery, int, int]:
         self._check_open()
+        if not isinstance(receipt_handle, str):
+            raise InvalidTypeError(f"receipt_handle is {type(receipt_handle).__name__}; a str is needed")
         try:
             partition, offset, receipt = map(int, receipt_handle.split("."))
-        except (ValueError, AttributeError):
+        except ValueError:
             raise InvalidArgumentError(
                 f"receipt_handle is {receipt_handle!r}; give one that a received message had"
             ) from None
-        if not (0 <= partition < len(self._deliveries) and offset >= 0 and 1 <= receipt <= 1023):
+        if not (0 <= partition < len(self._deliveries) and 0 <= offset < 2**63 and 1 <= receipt <= 1023):
             raise StaleReceiptError(f"receipt_handle is {receipt_handle!r}; it is none of {self.topic_name!r}")
         return self._delivery_of(partition), offset, receipt
 
@@ -418,7 +421,8 @@ class ShareGroup:
     def sync(self) -> None:
         """What was settled so far is on the disk when this returns."""
         for delivery in self._deliveries:
-            delivery.sync()
+            if not self._broker._closed and not delivery.log.deleted:
+                delivery.sync()
 
     def wakeup(self) -> None:
         """Make a blocked `receive` return now, or the next one that would block."""
