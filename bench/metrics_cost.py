@@ -18,7 +18,7 @@ import penstock
 from bench.environment import environment
 from bench.writing import distinct_values
 
-Action = Callable[[], None]
+Action = Callable[[], object]
 AIM = 1.03
 
 
@@ -128,6 +128,24 @@ def cost(sides: tuple[Side, Side], name: str, turns: int) -> float:
     return statistics.median(ratios)
 
 
+def snapshot_ms(directory: Path, partitions: int) -> tuple[float, float]:
+    """CPU milliseconds of `Broker.metrics` with so many partitions and a group that is behind in all of them: the first
+    one, and the median of the next ten while the group moves on."""
+    with penstock.open(directory, fsync="never") as broker:
+        broker.create_topic("wide", partitions=partitions)
+        with broker.producer() as producer:
+            for number in range(partitions):
+                producer.send_many("wide", [b"v" * 100] * 20, partition=number)
+        with broker.consumer("wide", group="g", max_poll_records=partitions) as consumer:
+            consumer.poll()
+            first = timed(broker.metrics)
+            later = []
+            for _ in range(10):
+                consumer.poll()
+                later.append(timed(broker.metrics))
+    return first * 1000, statistics.median(later) * 1000
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -145,6 +163,9 @@ def main() -> None:
         for side in sides:
             side.producer.close()
             side.broker.close()
+        partitions = 50 if options.quick else 1_000
+        first, later = snapshot_ms(Path(name) / "wide", partitions)
+        print(f"a snapshot of {partitions:,} partitions: {later:.1f} ms (the first: {first:.1f} ms)")
 
 
 if __name__ == "__main__":

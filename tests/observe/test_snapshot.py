@@ -228,6 +228,11 @@ def test_without_counting_there_still_is_what_there_is(tmp_path: Path) -> None:
         found = broker.metrics()
         assert (found.topics["t"].records, found.topics["t"].records_appended) == (1, 0)
         assert found.queues["q"].ready == 1
+        with penstock.open(tmp_path / "data") as other:
+            other.topic("t").append(b"v")
+        broker.topic("t").append(b"v")
+        found = broker.metrics()
+        assert (found.topics["t"].records, found.topics["t"].records_appended) == (3, 2), "all since somebody counts"
 
 
 def test_closed(broker: penstock.Broker) -> None:

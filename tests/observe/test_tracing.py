@@ -227,6 +227,29 @@ def test_worker(traced: penstock.Broker, spans: Spans) -> None:
     assert acks[0].parent.span_id == good.get_span_context().span_id
 
 
+def test_asyncio(traced: penstock.Broker, spans: Spans) -> None:
+    async def run() -> None:
+        broker = penstock.aio.AsyncBroker(traced)
+        queue = await broker.queue("emails")
+        done = asyncio.Event()
+
+        async def handle(message: penstock.Message) -> None:
+            done.set()
+
+        await queue.send(b"m")
+        task = asyncio.create_task(queue.consume(handle))
+        await asyncio.wait_for(done.wait(), 30)
+        while not queue.sync.stats().acknowledged:
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(run())
+    processed = spans.one("process emails")
+    assert processed.parent is not None
+    assert processed.parent.span_id == spans.one("send emails").get_span_context().span_id
+
+
 class Placed(events.Event, type="TracingPlaced", version=1):
     """An order."""
 

@@ -17,6 +17,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, get_curren
 
 from penstock._native.fetcher import native_iteration
 from penstock._native.message import Message, accept, set_around_ack
+from penstock.aio.worker import AsyncWorker
 from penstock.observe import tracing
 from penstock.observe.trace_context import carried, context_in, context_of, links_to, with_context
 from penstock.observe.tracing import alone, attributes, processing, record_attributes, tracer_of
@@ -53,6 +54,7 @@ def apply() -> None:
         _wrap(ShareGroup, "_reject", functools.partial(_settling, "reject"))
         _wrap(Worker, "_handle", _working)
         _wrap(Worker, "_failed", _failing)
+        _wrap(AsyncWorker, "_handle", _working_async)
         set_around_ack(_ack)
         if importlib.util.find_spec("msgspec") is not None:
             from penstock.events.bus import EventBus
@@ -248,15 +250,31 @@ def _committing(original: Method) -> Method:
 # --- workers -------------------------------------------------------------------------------------------------------
 
 
+def _message_span(tracer: Tracer, message: Any, group: str) -> Any:
+    found = attributes("process", "process", message.topic, consumer__group__name=group)
+    context = context_of(message.all_headers)
+    return processing(tracer, f"process {message.topic}", context, {**found, **record_attributes(message)})
+
+
 def _working(original: Method) -> Method:
     def call(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
         tracer = tracer_of(self._queue._broker)
         if tracer is None:
             return original(self, message, *args, **kwargs)
-        found = attributes("process", "process", message.topic, consumer__group__name=self._queue.group)
-        context = context_of(message.all_headers)
-        with processing(tracer, f"process {message.topic}", context, {**found, **record_attributes(message)}):
+        with _message_span(tracer, message, self._queue.group):
             return original(self, message, *args, **kwargs)
+
+    return call
+
+
+def _working_async(original: Method) -> Method:
+    async def call(self: Any, message: Any, *args: Any, **kwargs: Any) -> Any:
+        share = self._group.sync
+        tracer = tracer_of(share._broker)
+        if tracer is None:
+            return await original(self, message, *args, **kwargs)
+        with _message_span(tracer, message, share.group):
+            return await original(self, message, *args, **kwargs)
 
     return call
 

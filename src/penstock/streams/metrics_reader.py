@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.metrics import ERRORS, GROUP, PARTITION, SLOT_WORDS, WORDS
+from penstock._native.metrics import ERRORS, GROUP, PARTITION, SLOT_WORDS, WORDS, MetricsFile
 from penstock._native.partition import read_control
 from penstock.errors import CorruptionError, OffsetOutOfRangeError, UnknownTopicError
 from penstock.metrics import (
@@ -25,6 +25,7 @@ from penstock.metrics import (
     TopicMetrics,
 )
 from penstock.metrics.snapshot import NOTHING
+from penstock.storage.metrics_store import METRICS_FILE
 from penstock.storage.segment_file import bases_in, segment_path
 from penstock.streams.group_admin import record_timestamp_ms
 from penstock.streams.unread import unread
@@ -53,16 +54,24 @@ Words = NDArray[np.int64]
 States = dict[tuple[str, int], dict[str, Any]]
 
 
+def _file_of(broker: Broker) -> MetricsFile | None:
+    """What others count can be read also by who does not count."""
+    if broker._metrics_store is not None:
+        return broker._metrics_store.file
+    path = broker.path / METRICS_FILE
+    return MetricsFile(str(path)) if path.exists() else None
+
+
 class Counters:
     """The shared counters at one moment, by what they are for."""
 
     def __init__(self, broker: Broker) -> None:
-        store = broker._metrics_store
+        file = _file_of(broker)
         self.words: Words = np.zeros((1, SLOT_WORDS), np.int64)
         self.slots: dict[tuple[int, str, int, str], int] = {}
-        if store is not None and (copied := store.file.read()):
+        if file is not None and (copied := file.read()):
             self.words = np.frombuffer(copied, np.int64).reshape(-1, SLOT_WORDS)
-            for slot, kind, topic, number, group in store.file.names(1, len(self.words)):
+            for slot, kind, topic, number, group in file.names(1, len(self.words)):
                 self.slots[kind, topic, number, group] = slot
 
     def of(self, kind: int, topic: str, number: int, group: str = "") -> Words:
