@@ -7,6 +7,7 @@ place when the key was destroyed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from base64 import b64decode, b64encode
@@ -26,8 +27,8 @@ from penstock.events.registry import registry
 if TYPE_CHECKING:
     from penstock.events.envelope import Envelope
 
-Secrets = dict[str, bytes | None]
-"""Secrets by the ids of their keys; None for a key that was destroyed."""
+Secrets = dict[str, "Cipher | None"]
+"""What opens the data under keys, by the ids of the keys; None for one that was destroyed."""
 SEALED = "$personal"
 MARK = b'"$personal":{"key":"'
 """Is in the stored bytes of every envelope that has sealed fields."""
@@ -47,12 +48,13 @@ class Erasure:
         if not subjects:
             return envelopes
         ids, secrets = self._current(subjects, now_ms)
+        ciphers = {key_id: Cipher(secret) for key_id, secret in secrets.items()}
         sealed = []
         for envelope, part in zip(envelopes, found, strict=True):
             if part is not None:
                 fields, subject, event = part
                 key_id = ids[subject]
-                envelope = _sealed(envelope, fields, event, key_id, secrets[key_id])
+                envelope = _sealed(envelope, fields, event, key_id, ciphers[key_id])
             sealed.append(envelope)
         return sealed
 
@@ -87,24 +89,25 @@ class Erasure:
             return bytes(data)
         key_id = sealed["key"]
         secrets = {} if secrets is None else secrets
-        if key_id not in secrets:
-            secrets.update(self.keys.secrets_of([key_id]))
-        secret = secrets[key_id]
-        if secret is None:
-            fields.update(sealed["forgotten"])
-        else:
-            fields.update(msgspec.json.decode(_unbox(secret, sealed["box"], event_type)))
+        try:
+            cipher = secrets[key_id]
+        except KeyError:
+            secret = self.keys.secrets_of([key_id])[key_id]
+            cipher = secrets[key_id] = None if secret is None else Cipher(secret)
+        fields.update(
+            sealed["forgotten"] if cipher is None else msgspec.json.decode(cipher.open(sealed["box"], event_type))
+        )
         return msgspec.json.encode(fields)
 
     def seal_state(self, state: bytes, key_ids: Iterable[str]) -> bytes | None:
         """A snapshot's bytes under all of these keys together; None when one of them was destroyed."""
         secret = self._together(key_ids)
-        return None if secret is None else _box(secret, state, "snapshot").encode()
+        return None if secret is None else Cipher(secret).seal(state, "snapshot").encode()
 
     def open_state(self, box: bytes, key_ids: Iterable[str]) -> bytes | None:
         """The bytes of a snapshot; None when one of its keys was destroyed."""
         secret = self._together(key_ids)
-        return None if secret is None else _unbox(secret, box.decode(), "snapshot")
+        return None if secret is None else Cipher(secret).open(box.decode(), "snapshot")
 
     def _together(self, key_ids: Iterable[str]) -> bytes | None:
         ids = sorted(key_ids)
@@ -136,38 +139,47 @@ def _personal_part(envelope: Envelope) -> tuple[PersonalFields, str, Event] | No
     return None if fields is None else (fields, fields.subject_of(event), event)
 
 
-def _sealed(envelope: Envelope, fields: PersonalFields, event: Event, key_id: str, secret: bytes) -> Envelope:
+def _sealed(envelope: Envelope, fields: PersonalFields, event: Event, key_id: str, cipher: Cipher) -> Envelope:
     data = msgspec.to_builtins(event)
     personal = {name: data.pop(name) for name in fields.names if name in data}
-    box = _box(secret, msgspec.json.encode(personal), event.event_type)
+    box = cipher.seal(msgspec.json.encode(personal), event.event_type)
     forgotten = {name: fields.forgotten[name] for name in personal}
     sealed = {SEALED: {"key": key_id, "box": box, "forgotten": forgotten}, **data}
     payload = msgspec.Raw(msgspec.json.encode(sealed))
     return msgspec.structs.replace(envelope, payload=payload, version=event.event_version)
 
 
-def _box(secret: bytes, plain: bytes, event_type: str) -> str:
-    nonce = os.urandom(_NONCE_BYTES)
-    return b64encode(nonce + _aesgcm(secret).encrypt(nonce, plain, event_type.encode())).decode()
+class Cipher:
+    """AES-256-GCM under one secret; what it seals is text."""
+
+    __slots__ = ("_aesgcm", "_invalid")
+
+    def __init__(self, secret: bytes) -> None:
+        aesgcm, self._invalid = _cryptography()
+        self._aesgcm = aesgcm(secret)
+
+    def seal(self, plain: bytes, purpose: str) -> str:
+        """Base64 of nonce and ciphertext. It opens for the same `purpose` only."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return b64encode(nonce + self._aesgcm.encrypt(nonce, plain, purpose.encode())).decode()
+
+    def open(self, box: str, purpose: str) -> bytes:
+        """What was sealed. Raises `CorruptionError`."""
+        raw = b64decode(box)
+        try:
+            return cast(bytes, self._aesgcm.decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], purpose.encode()))
+        except self._invalid as error:
+            raise CorruptionError(f"personal data of {purpose} were changed after they were sealed") from error
 
 
-def _unbox(secret: bytes, box: str, event_type: str) -> bytes:
-    from cryptography.exceptions import InvalidTag
-
-    raw = b64decode(box)
+@functools.cache
+def _cryptography() -> tuple[Any, type[Exception]]:
     try:
-        opened = _aesgcm(secret).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], event_type.encode())
-    except InvalidTag as error:
-        raise CorruptionError(f"personal data of {event_type} were changed after they were sealed") from error
-    return cast(bytes, opened)
-
-
-def _aesgcm(secret: bytes) -> Any:
-    try:
+        from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ImportError as error:
         raise CodecUnavailableError("personal data need cryptography: pip install 'penstock[erasure]'") from error
-    return AESGCM(secret)
+    return AESGCM, InvalidTag
 
 
 class Forgetting:
