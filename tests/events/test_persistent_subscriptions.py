@@ -17,7 +17,7 @@ import penstock
 from penstock import events
 
 
-class Counted(events.Event, type="test.Counted"):
+class Counted(events.Event, type="test.Worked"):
     number: int
 
 
@@ -202,7 +202,7 @@ def test_filters_and_where_to_begin(store: events.EventStore) -> None:
     assert end.receive(wait=0) == []
     store.append("a-9", Counted(9))
     assert numbers(end.receive(wait=0)) == [9]
-    assert store.subscription("types").info().settings["types"] == ["test.Counted"]
+    assert store.subscription("types").info().settings["types"] == ["test.Worked"]
     assert numbers(store.subscription("types").receive(wait=0)) == [9]
     assert store.subscription("category").info().lag == 1
 
@@ -290,7 +290,7 @@ def test_personal_data_of_a_parked_event_can_be_forgotten(store: events.EventSto
 WORKER = """
 import sys, penstock
 from penstock import events
-class Counted(events.Event, type="test.Counted"):
+class Counted(events.Event, type="test.Worked"):
     number: int
 with penstock.open(sys.argv[1], fsync="never") as broker:
     store = events.EventStore(broker, "shop")

@@ -19,3 +19,4 @@ cdef class Appender:
     cdef int _reload(self) except -1
     cdef int64_t _now(self) except -1
     cdef object _store(self, Lane lane, BatchBuilder builder, Py_ssize_t size, expected_offset)
+    cdef object _store_sealed(self, Lane lane, BatchBuilder builder, Py_ssize_t size, expected_offset)

@@ -116,6 +116,13 @@ cdef class Appender:
 
     cdef object _store(self, Lane lane, BatchBuilder builder, Py_ssize_t size, expected_offset):
         """Store what was encoded, as one batch; the builder is this handle's again."""
+        made = self._store_sealed(lane, builder, size, expected_offset)
+        builder.reset_fast()
+        if builder.capacity <= 1 << 20:
+            self._spare = builder
+        return made
+
+    cdef object _store_sealed(self, Lane lane, BatchBuilder builder, Py_ssize_t size, expected_offset):
         cdef TopicLanes lanes = self._lanes
         cdef int64_t expected = -1 if expected_offset is None else _checked_offset(expected_offset)
         cdef int64_t timestamp = builder.base_timestamp_ms, offset
@@ -125,9 +132,6 @@ cdef class Appender:
             builder.set_log_append_time(timestamp)
         offset = lane.log.append_raw(builder.sealed, builder.sealed_size, expected)
         lane.saved(builder)
-        builder.reset_fast()
-        if builder.capacity <= 1 << 20:
-            self._spare = builder
         return make_metadata(lane.source, offset, timestamp)
 
     def append_batch(self, values, keys=None, headers=None, timestamp_ms=None, partition=0, expected_offset=None):
@@ -157,6 +161,21 @@ cdef class Appender:
         builder.reset_fast()
         size = _encode_all(builder, given, keys, headers, timestamp, lanes)
         return self._store(lane, builder, size, expected_offset)
+
+    def append_built(self, BatchBuilder builder not None, partition=0, expected_offset=None):
+        """Store the records of a builder in one batch, as `append_batch`; the builder stays the caller's, sealed."""
+        cdef TopicLanes lanes
+        cdef Lane lane
+        if self._generation != self._catalog_bell.words.value or self._broker._closed:
+            self._reload()
+        lanes = self._lanes
+        if builder.size_bytes > lanes.max_message_bytes:
+            raise RecordTooLargeError(
+                f"the batch of {builder.count} records has {builder.size_bytes} bytes; "
+                f"topic {lanes.name!r} allows max_message_bytes={lanes.max_message_bytes} in one batch"
+            )
+        lane = <Lane>lanes.lanes[lanes.choose(0 if partition is None else partition, NULL, -1)]
+        return self._store_sealed(lane, builder, builder.size_bytes, expected_offset)
 
     def read(self, offsets, partition=0):
         """The records at `offsets` of a partition (a list of ints or an int64 array), in that order; ascending is fastest.

@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock._native.builder import EncodedHeaders
+from penstock._native.builder import BatchBuilder, EncodedHeaders
 from penstock._native.lane import TopicLanes
 from penstock._native.partition import Bell
 from penstock._native.records import Record, RecordMetadata
@@ -30,6 +30,9 @@ class Appender:
         timestamp_ms: int | None = None,
         partition: int = 0,
         expected_offset: int | None = None,
+    ) -> RecordMetadata: ...
+    def append_built(
+        self, builder: BatchBuilder, partition: int = 0, expected_offset: int | None = None
     ) -> RecordMetadata: ...
     def read(self, offsets: Sequence[int] | NDArray[np.int64], partition: int = 0) -> list[Record]: ...
     def _load_lanes(self) -> TopicLanes: ...

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from penstock._native.records import Record
+from penstock._native.stored_events import StoredEvent
 from penstock.errors import DiskFullError, InvalidArgumentError, InvalidTypeError, LockedError
 from penstock.events.aggregate import Aggregate, check_snapshot_every
 from penstock.events.erasure import Erasure
@@ -17,7 +16,6 @@ from penstock.events.replay import Replay
 from penstock.events.snapshots import Snapshot, SnapshotFile, SnapshotInfo
 from penstock.events.store.append_result import AppendResult
 from penstock.events.store.expected import NO_STREAM, Expected
-from penstock.events.store.record_format import version_of
 
 if TYPE_CHECKING:
     from penstock.events.store.event_store import EventStore
@@ -75,7 +73,6 @@ class Snapshots:
 class AggregateStore:
     """Loading and saving; a base of `EventStore`."""
 
-    _lock: threading.RLock
     _erasure: Erasure
     _snapshot_file: SnapshotFile
     _replays: dict[type[Aggregate], Replay]
@@ -107,7 +104,7 @@ class AggregateStore:
         store = _store(self)
         aggregate = cls.__new__(cls)
         aggregate._id = id
-        records: Iterable[Record] | None = None
+        records: Iterable[StoredEvent] | None = None
         if snapshots and as_of is None:
             snapshot = self._snapshot_file.get(id, cls)
             if snapshot is not None and (version is None or snapshot.version <= version):
@@ -119,7 +116,7 @@ class AggregateStore:
             replay = self._replays[cls] = Replay(cls, self._erasure)
         last, secrets = replay.run(aggregate, records)
         if last is not None:
-            aggregate._stored_version = version_of(last)
+            aggregate._stored_version = last.version
         if secrets:
             aggregate._keys |= {key_id for key_id, secret in secrets.items() if secret is not None}
         if version is not None and aggregate._stored_version != version:
@@ -228,18 +225,18 @@ def _keep(store: EventStore, aggregate: Aggregate, raw: bytes) -> None:
 
 def _after_snapshot(
     store: EventStore, aggregate: Aggregate, snapshot: Snapshot, version: int | None
-) -> Iterable[Record] | None:
+) -> Iterable[StoredEvent] | None:
     """Set the aggregate to the snapshot; the records after it. None: it is not of this stream (deleted, cut off)."""
     records = iter(store._records_of(aggregate._id, snapshot.version, version))
     first = next(records, None)
     if first is None:
         usable = store.version(aggregate._id) == snapshot.version  # truncated up to here
-        rest: list[Record] = []
-    elif version_of(first) == snapshot.version:
-        usable = (first.value or b"").startswith(b'{"messageId":"%s"' % snapshot.message_id.encode())
+        rest: list[StoredEvent] = []
+    elif first.version == snapshot.version:
+        usable = first.value.startswith(b'{"messageId":"%s"' % snapshot.message_id.encode())
         rest = []
     else:
-        usable = version_of(first) == snapshot.version + 1
+        usable = first.version == snapshot.version + 1
         rest = [first]
     if not usable or snapshot.version <= store._deleted_at(aggregate._id):
         store._snapshot_file.delete(aggregate._id, type(aggregate))
@@ -250,9 +247,9 @@ def _after_snapshot(
     return [*rest, *records]
 
 
-def _until(store: EventStore, stream: str, as_of: datetime | int) -> Iterable[Record]:
+def _until(store: EventStore, stream: str, as_of: datetime | int) -> Iterable[StoredEvent]:
     at = datetime.fromtimestamp(as_of / 1000, UTC) if isinstance(as_of, int) else as_of
-    return (event._record for event in store.read(stream, until=at))
+    return store.read(stream, until=at)
 
 
 def _check_load(cls: object, id: object, version: object, as_of: object) -> None:

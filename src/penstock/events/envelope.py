@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EventClass = type[Event]
 
 
-_UNKNOWN = {"traceId": None, "userId": None}
+UNKNOWN = {"traceId": None, "userId": None}
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True, eq=False):
@@ -76,7 +76,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
             raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
         cause = current_envelope()
         message_id = message_id or new_message_id()
-        inherited = _UNKNOWN if cause is None else {name: cause.metadata.get(name) for name in _UNKNOWN}
+        inherited = UNKNOWN if cause is None else {name: cause.metadata.get(name) for name in UNKNOWN}
         return cls(
             message_id=message_id,
             type=event.event_type,

@@ -15,12 +15,26 @@ _COUNTER_BITS = 12
 
 def new_message_id() -> str:
     """A UUIDv7 of now, greater than any that this process made before."""
-    global _last
+    stamp = reserve_stamps(1)
     with _lock:
-        _last = stamp = max(_last + 1, (time.time_ns() // 1_000_000) << _COUNTER_BITS)
         noise = _random.getrandbits(62)
     text = f"{stamp >> _COUNTER_BITS:012x}7{stamp & 0xFFF:03x}{0x8000000000000000 | noise:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def reserve_stamps(count: int) -> int:
+    """The first of `count` stamps (milliseconds of now << 12 | counter) in a row, that nobody else gets."""
+    global _last
+    with _lock:
+        first = max(_last + 1, (time.time_ns() // 1_000_000) << _COUNTER_BITS)
+        _last = first + count - 1
+    return first
+
+
+def new_seed() -> int:
+    """64 random bits, for ids that are put together elsewhere."""
+    with _lock:
+        return _random.getrandbits(64)
 
 
 def _after_fork_in_child() -> None:

@@ -31,6 +31,7 @@ class Registry:
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
         self.generation = 0
         """Grows whenever a class or an upcaster is added: what was derived from them has to be derived again."""
+        self._decoders: dict[tuple[str, int], msgspec.json.Decoder[Any] | None] = {}
 
     def register(self, cls: type[Event]) -> None:
         """Make a class known under its type and version."""
@@ -39,6 +40,7 @@ class Registry:
             versions[cls.event_version] = cls
             self._latest[cls.event_type] = versions[max(versions)]
             self.generation += 1
+            self._decoders = {}
 
     def types(self) -> dict[str, list[int]]:
         """The versions known of every type."""
@@ -66,6 +68,7 @@ class Registry:
             with self._lock:
                 self._upcasters[event_type, from_version] = function
                 self.generation += 1
+                self._decoders = {}
             return function
 
         return register
@@ -90,6 +93,27 @@ class Registry:
     def upcasts(self, event_type: str, version: int) -> bool:
         """Whether data of this version are changed by upcasters on their way to the latest class."""
         return self._has_upcaster(event_type, version, self.get(event_type).event_version)
+
+    def decode_envelope(self, event_type: str, version: int, raw: bytes) -> Event | None:
+        """The typed event of an envelope's JSON in one pass; None when that takes more: see `decode`."""
+        decoders = self._decoders
+        try:
+            decoder = decoders[event_type, version]
+        except KeyError:
+            decoder = decoders[event_type, version] = self._envelope_decoder(event_type, version)
+        if decoder is None:
+            return None
+        try:
+            event: Event = decoder.decode(raw).data
+            return event
+        except (msgspec.MsgspecError, UnicodeError):
+            return None  # `decode` says what is wrong
+
+    def _envelope_decoder(self, event_type: str, version: int) -> msgspec.json.Decoder[Any] | None:
+        cls = self._latest.get(event_type)
+        if cls is None or (version < cls.event_version and self._has_upcaster(event_type, version, cls.event_version)):
+            return None
+        return msgspec.json.Decoder(msgspec.defstruct("EnvelopeOf", [("data", cls)], gc=False))
 
     def _has_upcaster(self, event_type: str, start: int, end: int) -> bool:
         return any((event_type, version) in self._upcasters for version in range(start, end))

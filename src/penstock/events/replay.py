@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock._native.records import Record
+from penstock._native.stored_events import StoredEvent
 from penstock.events.aggregate import Aggregate, applier
 from penstock.events.envelope import Envelope
 from penstock.events.erasure import MARK, Erasure, Secrets
@@ -43,7 +43,7 @@ class Replay:
         self._generation = -1
         self._entries: dict[bytes, _Entry] = {}
 
-    def run(self, aggregate: Aggregate, records: Iterable[Record]) -> tuple[Record | None, Secrets]:
+    def run(self, aggregate: Aggregate, records: Iterable[StoredEvent]) -> tuple[StoredEvent | None, Secrets]:
         """Apply the events; returns the last record (None: there was none), and the secrets that opened any of them.
 
         Raises `UnknownEventTypeError`, `InvalidEventError`, `LostKeyError`, and what the aggregate's methods raise.
@@ -54,7 +54,7 @@ class Replay:
         secrets: Secrets = {}
         record = None
         for record in records:
-            value = record.value or b""
+            value = record.value
             begin = value.find(_TYPE_BEGINS, _ID_BEGINS)
             key = value[begin : value.find(_TYPE_ENDS, begin)]
             entry = entries.get(key)
@@ -93,7 +93,7 @@ class Replay:
             self._entries[key] = entry
         return entry
 
-    def _slow(self, value: bytes, record: Record, secrets: Secrets) -> tuple[Event | None, Apply | None]:
+    def _slow(self, value: bytes, record: StoredEvent, secrets: Secrets) -> tuple[Event | None, Apply | None]:
         envelope = Envelope.from_json(value)
         data: bytes | msgspec.Raw = envelope.payload
         if MARK in value:
@@ -101,7 +101,7 @@ class Replay:
         try:
             event = registry.decode(envelope.type, envelope.version, data)
         except InvalidEventError as error:
-            raise InvalidEventError(f"the event at position {record.offset + 1}: {error}") from error
+            raise InvalidEventError(f"the event at position {record.position}: {error}") from error
         return event, applier(self._cls, type(event))
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.errors import InvalidArgumentError
 from penstock.events.store.append_result import AppendResult
+from penstock.events.store.encoding import PreparedTogether
 from penstock.events.store.expected import NO_STREAM, Expected, fits, wrong_version
 from penstock.events.store.stream_state import Stream
 
@@ -33,16 +34,14 @@ class _Held:
 
     def __init__(self, known: Stream, part: Any) -> None:
         self.known = known
-        self.part = part._replace(given=False)
+        self.part = part._replace(events=PreparedTogether(part.events))
 
     @property
     def version(self) -> int:
-        return self.known.last_version + len(self.part.envelopes)
+        return self.known.last_version + len(self.part.events)
 
     def add(self, part: Any) -> None:
-        self.part = self.part._replace(
-            envelopes=[*self.part.envelopes, *part.envelopes], tags=[*self.part.tags, *part.tags]
-        )
+        self.part.events.add(part.events)
 
 
 class UnitOfWork:
@@ -96,7 +95,7 @@ class UnitOfWork:
 
     @property
     def _count(self) -> int:
-        return sum(len(held.part.envelopes) for held in self._held.values())
+        return sum(len(held.part.events) for held in self._held.values())
 
     def commit(self, first: Any | None = None) -> dict[str, AppendResult]:
         """Store everything, `first` (a part) before the rest; results by stream. Raises `WrongVersionError`: then
@@ -119,7 +118,7 @@ class UnitOfWork:
                 for name, held in self._held.items():
                     if name == stream:
                         return int(before + early.version - held.known.last_version)
-                    before += len(held.part.envelopes)
+                    before += len(held.part.events)
         return 0
 
     def settled(self, result: Any, stored: dict[str, AppendResult]) -> Any:

@@ -66,8 +66,8 @@ class Transactions:
         self._expired_ms = 0
 
     def take_over(self, transactional_id: str, timeout_ms: int) -> tuple[TransactionRecord, int, str]:
-        """The record of an id, its new epoch, and the name of this holder for `give_back`. Whoever had the id is fenced,
-        what it left is finished."""
+        """The record of an id, its new epoch, and the name of this holder for `give_back`. Whoever had the id is
+        fenced, what it left is finished."""
         token, holder = self._broker._keeper.token(), uuid.uuid4().hex
         path = record_path(self._broker.path, transactional_id)
         with self._store.change() as connection:  # from here on somebody looks after the record

@@ -298,7 +298,8 @@ class Sagas:
     def run_until_idle(self) -> int:
         """Run all that can run now, in this thread, until only timers of later and signals are waited for.
 
-        Returns how many times a saga was run. Parts of the work that a live process has stay there. For tests and scripts: with a `VirtualClock`, advance it and call again.
+        Returns how many times a saga was run. Parts of the work that a live process has stay there. For tests and
+        scripts: with a `VirtualClock`, advance it and call again.
         """
         with self._running:
             if self._runner is not None:

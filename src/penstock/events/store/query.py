@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
@@ -33,10 +33,12 @@ class Query:
         both.items = tuple(dict.fromkeys(self.items + other.items))
         return both
 
-    def matches(self, event_type: str, tags: Iterable[str]) -> bool:
+    def matches(self, event_type: str, tags: Collection[str]) -> bool:
         """Whether an event of this type with these tags is asked for."""
-        given = frozenset(tags)
-        return any((not types or event_type in types) and wanted <= given for types, wanted in self.items)
+        for types, wanted in self.items:
+            if (not types or event_type in types) and (not wanted or wanted.issubset(tags)):
+                return True
+        return False
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Query) and set(self.items) == set(other.items)

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from penstock._native.records import Record
-from penstock.errors import CorruptionError
-
 VERSION = "version"
 TYPE = "type"
 SCHEMA = "schema"
@@ -20,24 +17,15 @@ STATE = "state"
 Headers = list[tuple[str, bytes | None]]
 
 
-def event_headers(version: int, event_type: str, schema: int, tags: Sequence[str]) -> Headers:
+def event_headers(version: int, event_type: str, schema: int, tags: Sequence[str] = ()) -> Headers:
     """The headers of an event's record."""
-    headers: Headers = [(VERSION, b"%d" % version), (TYPE, event_type.encode()), (SCHEMA, b"%d" % schema)]
-    headers += [(TAG, tag.encode()) for tag in tags]
-    return headers
+    own: Headers = [(VERSION, b"%d" % version)]
+    return own + type_headers(event_type, schema) + [(TAG, tag.encode()) for tag in tags]
 
 
-def is_event(record: Record) -> bool:
-    """Whether the record is an event's; what others put into the topic is passed over."""
-    return record.key is not None and [name for name, _ in record.headers[:3]] == [VERSION, TYPE, SCHEMA]
-
-
-def version_of(record: Record) -> int:
-    """An event's version in its stream. Raises `CorruptionError`."""
-    for name, value in record.headers:
-        if name == VERSION and value is not None:
-            return int(value)
-    raise CorruptionError(f"the record at offset {record.offset} is no event", "", record.offset, "a version", None)
+def type_headers(event_type: str, schema: int) -> Headers:
+    """The headers of an event's record that follow `version`."""
+    return [(TYPE, event_type.encode()), (SCHEMA, b"%d" % schema)]
 
 
 def category_of(stream: str) -> str:
@@ -45,30 +33,26 @@ def category_of(stream: str) -> str:
     return stream.partition("-")[0]
 
 
-def stream_term(stream: str) -> bytes:
-    """What the index calls a stream's events."""
-    return b"s" + stream.encode()
-
-
-def state_term(stream: str) -> bytes:
-    """What the index calls a stream's states."""
-    return b"l" + stream.encode()
+STREAM_TERM = b"s"
+"""What the index calls a stream's events: this and the stream's name; so for the others."""
+STATE_TERM = b"l"
+TYPE_TERM = b"t"
+TAG_TERM = b"g"
+CATEGORY_TERM = b"c"
+ALL_STATES = STATE_TERM
+"""What the index calls the states of all streams: no stream has an empty name."""
 
 
 def type_term(event_type: str) -> bytes:
     """What the index calls the events of a type."""
-    return b"t" + event_type.encode()
+    return TYPE_TERM + event_type.encode()
 
 
 def tag_term(tag: str) -> bytes:
     """What the index calls the events with a tag."""
-    return b"g" + tag.encode()
+    return TAG_TERM + tag.encode()
 
 
 def category_term(category: str) -> bytes:
     """What the index calls the events of a category."""
-    return b"c" + category.encode()
-
-
-ALL_STATES = b"l"
-"""What the index calls the states of all streams."""
+    return CATEGORY_TERM + category.encode()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import msgspec
 
@@ -41,8 +41,7 @@ _decode = msgspec.json.Decoder(StreamState).decode
 NOTHING = StreamState()
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """A stream as it is at the end of what the index knows."""
 
     name: str
