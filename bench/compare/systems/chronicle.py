@@ -10,7 +10,7 @@ from bench.compare.fetch import maven
 from bench.compare.model import CACHE, Absent, Side
 from bench.compare.systems.base import Library, Running
 
-VERSION = "5.27ea6"
+VERSION = "2026.4"
 ARTIFACTS = (f"net.openhft:chronicle-queue:{VERSION}", "org.slf4j:slf4j-nop:1.7.36")
 SOURCE = Path(__file__).parents[1] / "java" / "ChronicleBench.java"
 SETTINGS = (
