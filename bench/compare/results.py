@@ -55,7 +55,8 @@ def _cell(runner: Runner, workload: Workload, side: str) -> dict[str, Any]:
     if not done:
         failures = [outcome["failed"] for outcome in outcomes if outcome is not None]
         return {"failed": failures[0] if failures else "not run"}
-    cell = {name: rounded(statistics.median(outcome[name] for outcome in done)) for name in done[0]}
+    names = [name for name in done[0] if all(name in outcome for outcome in done)]
+    cell = {name: rounded(statistics.median(outcome[name] for outcome in done)) for name in names}
     return {**cell, "rounds": [outcome["figure"] for outcome in done]}
 
 

@@ -34,14 +34,20 @@ class Load:
         return cls(count, **known)
 
     def sized(self, count: int) -> Load:
-        """The same with another count."""
-        return replace(self, count=count)
+        """The same with another count, from the same values if there are enough."""
+        other = replace(self, count=count)
+        wanted = other._different()
+        if wanted <= len(self.block):
+            other.__dict__["block"] = self.block[:wanted]  # where cached_property keeps it
+        return other
+
+    def _different(self) -> int:
+        return max(1, min(self.count, self.distinct or self.count, BLOCK_BYTES // (self.size + 33)))
 
     @cached_property
     def block(self) -> list[bytes]:
         """At most 64 MiB of values."""
-        count = max(1, min(self.count, self.distinct or self.count, BLOCK_BYTES // (self.size + 33)))
-        return _orders(count) if self.json else _texts(count, self.size)
+        return _orders(self._different()) if self.json else _texts(self._different(), self.size)
 
     @cached_property
     def keys(self) -> list[bytes] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from bench.compare.values import Load
@@ -44,7 +45,9 @@ class Client:
     paced_by_sleep: ClassVar[bool] = True  # how a sender waits between messages; see `workloads.latency`
     footprint_records: ClassVar[int] = 1_000_000  # fewer for systems that take minutes for a million
     replay_bytes: ClassVar[int] = 1 << 62
-    fixed: ClassVar[Mapping[str, int]] = {}  # kind of workload -> a count instead of trials, which would cost much
+    fixed: Mapping[str, int] = MappingProxyType(
+        {}
+    )  # kind of workload -> a count instead of trials, which would cost much
 
     def __init__(self, place: Place, **options: Any) -> None:
         self.place, self.options = place, options

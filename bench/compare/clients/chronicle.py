@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from types import MappingProxyType
 from typing import ClassVar
 
 from bench.compare.clients.base import Client
@@ -28,7 +29,7 @@ QUIET = ("-Dchronicle.analytics.disable=true", "-Dchronicle.announcer.disable=tr
 class Chronicle(Client):
     """A directory a topic."""
 
-    fixed: ClassVar[dict[str, int]] = {"writing": 3_000_000, "reading": 3_000_000, "single": 1_000_000}
+    fixed = MappingProxyType({"writing": 3_000_000, "reading": 3_000_000, "single": 1_000_000})
     missing: ClassVar[dict[str, str]] = {
         "fsync-each": "it leaves syncing to the operating system",
         "keyed": "no partitions",

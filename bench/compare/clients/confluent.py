@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from bench.compare.clients.base import Client
 from bench.compare.clients.kafka_topics import Topics
@@ -30,7 +31,7 @@ class Confluent(Client):
     """`tuned`, or as it comes; `batch`: produce_batch instead of a call a message."""
 
     requires = ("confluent_kafka",)
-    fixed: ClassVar[dict[str, int]] = {"queueing": 200_000}  # joining a share group takes seconds
+    fixed = MappingProxyType({"queueing": 200_000})  # joining a share group takes seconds
 
     def __init__(self, place: Any, tuned: bool = True, batch: bool = False, **options: Any) -> None:
         super().__init__(place, **options)

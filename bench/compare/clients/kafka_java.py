@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from bench.compare.clients.base import Client
@@ -20,7 +21,7 @@ class KafkaJava(Client):
     """ProducerPerformance, ConsumerPerformance, ShareConsumerPerformance."""
 
     requires = ("confluent_kafka",)  # makes the topics
-    fixed: ClassVar[dict[str, int]] = dict.fromkeys(("writing", "reading"), 3_000_000) | {"queueing": 500_000}
+    fixed = MappingProxyType({"writing": 2_500_000, "reading": 2_500_000, "queueing": 500_000})
     missing: ClassVar[dict[str, str]] = {
         "keyed": "the tool sends no keys",
         "consume-group": "its consumer is always in a group: see consume",
@@ -33,6 +34,8 @@ class KafkaJava(Client):
     def __init__(self, place: Any, tuned: bool = True, **options: Any) -> None:
         super().__init__(place, **options)
         self.tuned = tuned
+        if not tuned:
+            self.fixed = dict.fromkeys(self.fixed, 1_000_000)
         self._lz4 = False
 
     @property

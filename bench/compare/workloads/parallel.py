@@ -66,13 +66,16 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
 def _prepare(client: Any, job: dict[str, Any], load: Load, reading: bool) -> int:
     trials = iter(range(100))
 
-    def trial(count: int) -> None:
+    def trial(count: int) -> float:
         topic = spare(job, next(trials))
         client.create(topic)
-        client.write(topic, load.sized(count))
+        with Meter() as meter:
+            client.write(topic, load.sized(count))
         if reading:
-            client.read(topic, count, None)
+            with Meter() as meter:
+                client.read(topic, count, None)
         client.drop(topic)
+        return meter.seconds
 
     halved = {**job, "rate": job["rate"] and job["rate"] / job["members"], "records": load.count}
     count = sized(halved, load.size, trial, client.fixed)

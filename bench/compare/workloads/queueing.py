@@ -25,8 +25,11 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
         client.fill(filled[-1], load.sized(count))
         return filled[-1]
 
-    def trial(count: int) -> None:
-        client.take(fill(count), count)
+    def trial(count: int) -> float:
+        queue = fill(count)
+        with Meter() as meter:
+            client.take(queue, count)
+        return meter.seconds
 
     count = sized(job, load.size, trial, client.fixed)
     queue = fill(count)

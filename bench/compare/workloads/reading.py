@@ -27,8 +27,11 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
         client.write(filled[-1], load.sized(count))
         return filled[-1]
 
-    def trial(count: int) -> None:
-        client.read(fill(count), count, group and f"{group}{len(filled)}")
+    def trial(count: int) -> float:
+        topic = fill(count)
+        with Meter() as meter:
+            client.read(topic, count, group and f"{group}{len(filled)}")
+        return meter.seconds
 
     count = sized(job, load.size, trial, client.fixed)
     topic = fill(count)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TRIAL_S = 0.3
+TRIAL_S = 0.2
 FIRST = 200
 SETTLED = 1.5  # a trial that is not faster than the one before by this was not mostly set-up
 
@@ -21,8 +21,10 @@ def spare(job: dict[str, Any], number: int) -> str:
     return f"spare{number}of{job['topic'].removeprefix('turn')}"
 
 
-def sized(job: dict[str, Any], size: int, trial: Callable[[int], None], fixed: Mapping[str, int]) -> int:
+def sized(job: dict[str, Any], size: int, trial: Callable[[int], float | None], fixed: Mapping[str, int]) -> int:
     """The count that takes about the job's seconds. `trial(count)` does as much as that; it is called at least once.
+
+    It may return the seconds of what matters; otherwise all of it is timed.
 
     Where the rate is known from an earlier round one trial warms up. A count in `fixed` for the kind of workload is
     taken without a trial.
@@ -37,8 +39,8 @@ def sized(job: dict[str, Any], size: int, trial: Callable[[int], None], fixed: M
     count, before = first, 0.0
     while True:
         started = time.perf_counter()
-        trial(count)
-        taken = time.perf_counter() - started
+        own = trial(count)
+        taken = own or time.perf_counter() - started
         rate = count / taken
         if count >= limit or (taken >= min(TRIAL_S, job["seconds"]) and rate < before * SETTLED):
             return max(1, min(limit, int(rate * job["seconds"])))

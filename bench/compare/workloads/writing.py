@@ -21,10 +21,13 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     made = {"partitions": load.partitions, "lz4": load.lz4}
     trials: list[str] = []
 
-    def trial(count: int) -> None:
+    def trial(count: int) -> float:
         trials.append(spare(job, len(trials)))
         client.create(trials[-1], **made)
-        client.write(trials[-1], load.sized(count))
+        some = load.sized(count)
+        with Meter() as meter:
+            client.write(trials[-1], some)
+        return meter.seconds
 
     count = sized(job, load.size, trial, client.fixed)
     for topic in trials:
