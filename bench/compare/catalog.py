@@ -35,8 +35,8 @@ WORKLOADS = (
         "footprint",
         "CPU s",
         less_is_better=True,
-        note="client and server",
     ),
+    Workload("metrics-cost", "CPU time that Penstock's metrics cost", "metering", "%", less_is_better=True),
 )
 
 

@@ -62,6 +62,6 @@ def _picture(results: Results, parts: list[tuple[str, list[tuple[str, float, str
         axis.margins(x=0.18)
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    figure.savefig(path, dpi=80)
+    figure.savefig(path, dpi=70)
     pyplot.close(figure)
     return path

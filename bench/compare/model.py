@@ -55,7 +55,6 @@ class Workload:
     less_is_better: bool = False
     plain: bool = False
     durability: str = CACHE
-    note: str = ""
 
 
 @dataclass(slots=True)

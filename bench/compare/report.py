@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.compare.bars import Bar, table
+from bench.compare.clients.penstock import HOT_PATHS
 
 Results = dict[str, Any]
 COMPARABLE = """\
@@ -67,6 +68,8 @@ def _workload(results: Results, name: str) -> str:
             "server_private_mib": "server private MiB",
             "server_resident_mib": "server resident MiB",
         }
+    elif name == "metrics-cost":
+        columns = {"figure": "% at worst", **{f"{path}_percent": path for path in HOT_PATHS}}
     else:
         columns = {
             "figure": about["unit"],

@@ -23,6 +23,7 @@ NEEDS = {
     "replay": ("write", "replay"),
     "starting": ("first",),
     "footprint": ("write", "read"),
+    "metering": ("metrics_cost",),
 }
 
 

@@ -157,7 +157,8 @@ class Confluent(Client):
         return taken * count / max(1, seen - first)
 
     def send_paced(self, topic: str, schedule: Any) -> None:
-        producer = self._producer(**{"linger.ms": 0})
+        linger_ms = 0 if schedule.rate <= 1000 else 1  # a request a message would drown the broker
+        producer = self._producer(**{"linger.ms": linger_ms})
         for message in schedule:
             producer.produce(topic, message)
             producer.poll(0)

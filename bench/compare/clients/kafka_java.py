@@ -107,7 +107,7 @@ class KafkaJava(Client):
         self.write(queue, load)
 
     def take(self, queue: str, count: int) -> float:
-        """Seconds; the share group begins with the oldest record."""
+        """Seconds, with those of joining, which the tool counts; the share group begins with the oldest record."""
         group = f"share-{queue}"
         self.topics.share_from_beginning(group)
         lines = self._run(
@@ -115,4 +115,4 @@ class KafkaJava(Client):
             *("--topic", queue, "--group", group, "--num-records", str(count), "--timeout", "60000", "--hide-header"),
         )
         fields = [field.strip() for field in lines[-1].split(",")]
-        return count / float(fields[5])
+        return float(fields[6]) / 1000

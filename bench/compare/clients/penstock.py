@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bench.compare.clients.base import Client, Place
@@ -11,6 +12,7 @@ from bench.compare.model import DISK
 from bench.compare.values import Load
 
 TAKE = 1000
+HOT_PATHS = ("produce", "poll", "iterate", "columns", "queue_acks")
 
 
 class Penstock(Client):
@@ -118,6 +120,18 @@ class Penstock(Client):
             yield []
             while True:
                 yield [record.value for record in consumer.poll(timeout=1.0)]
+
+    def metrics_cost(self, turns: int, count: int) -> dict[str, float]:
+        """CPU time with metrics over CPU time without, by hot path."""
+        from bench import metrics_cost
+
+        places = Path(self.place["directory"])
+        sides = metrics_cost.Side(places / "with", True, count), metrics_cost.Side(places / "without", False, count)
+        found = {name: metrics_cost.cost(sides, name, turns) for name in HOT_PATHS}
+        for side in sides:
+            side.producer.close()
+            side.broker.close()
+        return found
 
     def first(self, topic: str) -> None:
         self.create(topic)

@@ -105,18 +105,20 @@ class Pika(Client):
         self._connection.process_data_events(0)
 
     def receive(self, topic: str) -> Iterator[list[bytes]]:
-        channel, received = self.channel, []
+        channel, received, tags = self.channel, [], [0]
         arguments = {"x-stream-offset": "first"} if self.kind == "stream" else None
 
         def on_message(channel: Any, method: Any, properties: Any, body: bytes) -> None:
             received.append(body)
-            channel.basic_ack(method.delivery_tag)
+            tags[0] = method.delivery_tag
 
         channel.basic_consume(topic, on_message, arguments=arguments)
         yield []
         while True:
             self._connection.process_data_events(1.0)
             yield received
+            if received:
+                channel.basic_ack(tags[0], multiple=True)
             received.clear()
 
     def first(self, topic: str) -> None:
@@ -134,6 +136,8 @@ class Pika(Client):
     def excuse(cls, kind: str, workload: str, options: Any) -> str | None:
         """By the kind of queue: a stream is a log, the others forget what was read."""
         stream = options["kind"] == "stream"
+        if options["kind"] != "classic" and kind == "starting":
+            return "the same server: see classic"
         if stream and kind == "queueing":
             return "reading a stream removes nothing"
         if stream and workload == "fsync-each":

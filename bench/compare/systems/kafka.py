@@ -62,7 +62,8 @@ SIDES = (
         PYTHON,
         SOCKET,
         WIRE + "linger.ms 5, batch.size 1 MB, batch.num.messages 100,000; queued.min.messages 1,000,000, "
-        "fetch.queue.backoff.ms 1, consume(10,000); linger.ms 0 for latency; share consumer for the queue",
+        "fetch.queue.backoff.ms 1, consume(10,000); for latency linger.ms 0 at 1,000/s, 1 at 10,000/s; "
+        "share consumer for the queue",
         CACHE,
         {"tuned": True},
     ),
@@ -95,7 +96,7 @@ SIDES = (
         "Java",
         SOCKET,
         WIRE + "ProducerPerformance with batch.size 1 MB, linger.ms 5, buffer.memory 256 MB; ConsumerPerformance with "
-        "fetch-size 8 MB, without the time of joining; ShareConsumerPerformance",
+        "fetch-size 8 MB, without the time of joining; ShareConsumerPerformance with it",
         CACHE,
         {"tuned": True},
     ),
