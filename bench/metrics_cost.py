@@ -39,7 +39,7 @@ class Side:
     def append(self) -> None:
         """Storing one by one."""
         append = self.topic.append
-        for value in self.values[:10_000]:
+        for value in self.values[:5_000]:
             append(value)
 
     def produce(self) -> None:
@@ -116,15 +116,16 @@ def timed(action: Action) -> float:
     return time.thread_time() - started
 
 
-def cost(sides: tuple[Side, Side], name: str, turns: int) -> float:
-    """Time with metrics over time without."""
+def cost(sides: tuple[Side, Side], name: str, seconds: float) -> float:
+    """Time with metrics over time without, of pairs that take turns in going first, for so many seconds."""
     with_, without = (getattr(side, name) for side in sides)
     ratios = []
-    for turn in range(turns + 1):
+    with_(), without()
+    began = time.monotonic()
+    while len(ratios) < 2 or time.monotonic() - began < seconds:
         gc.collect()
-        pair = (timed(with_), timed(without)) if turn % 2 else (timed(without), timed(with_))[::-1]
-        if turn:
-            ratios.append(pair[0] / pair[1])
+        pair = (timed(with_), timed(without)) if len(ratios) % 2 else (timed(without), timed(with_))[::-1]
+        ratios.append(pair[0] / pair[1])
     return statistics.median(ratios)
 
 
@@ -149,16 +150,16 @@ def snapshot_ms(directory: Path, partitions: int) -> tuple[float, float]:
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one turn: only to see that it runs")
-    parser.add_argument("--turns", type=int, default=21)
+    parser.add_argument("--quick", action="store_true", help="two turns: only to see that it runs")
+    parser.add_argument("--seconds", type=float, default=8.0, help="for each operation")
     parser.add_argument("--only", nargs="*", choices=OPERATIONS, default=OPERATIONS)
     options = parser.parse_args()
-    count, turns = (2_000, 1) if options.quick else (20_000, options.turns)
+    count, seconds = (2_000, 0.0) if options.quick else (20_000, options.seconds)
     with tempfile.TemporaryDirectory() as name:
         print(", ".join(f"{what} {value}" for what, value in environment(Path(name)).items()))
         sides = Side(Path(name) / "with", True, count), Side(Path(name) / "without", False, count)
         for operation in options.only:
-            ratio = cost(sides, operation, turns)
+            ratio = cost(sides, operation, seconds)
             print(f"{operation:15} x{ratio:.3f}  {'ok' if ratio <= AIM else 'over'} (aim: {AIM})", flush=True)
         for side in sides:
             side.producer.close()

@@ -115,6 +115,13 @@ def test_producer(traced: penstock.Broker, spans: Spans) -> None:
     assert records[b"three"].headers == []
 
 
+def test_batches_of_a_topic(traced: penstock.Broker, spans: Spans) -> None:
+    traced.create_topic("orders").append_batch([b"1", b"2"])
+    sent = spans.one("send orders")
+    assert sent.attributes["messaging.batch.message_count"] == 2  # type: ignore[index]
+    assert sent.attributes["messaging.message.id"] == "orders-0-0"  # type: ignore[index]
+
+
 def test_iteration_and_process(traced: penstock.Broker, spans: Spans) -> None:
     traced.create_topic("orders").append(b"v")
     with traced.consumer("orders") as consumer:
