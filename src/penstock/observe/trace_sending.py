@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 from opentelemetry.trace import SpanKind
@@ -79,7 +79,7 @@ def sending_batch(original: Method) -> Method:
             return original(self, *args, **kwargs)
         values = args[0] if args else kwargs.get("values")
         found = attributes("send", "send", self.name)
-        if hasattr(values, "__len__"):
+        if isinstance(values, Sized):
             found["messaging.batch.message_count"] = len(values)
         with tracer.start_as_current_span(f"send {self.name}", kind=SpanKind.PRODUCER, attributes=found) as span:
             stored = original(self, *args, **kwargs)
