@@ -189,9 +189,10 @@ def ack_many(messages):
     cdef set synced = None
     stale = []
     if not isinstance(messages, (list, tuple)):
-        if isinstance(messages, (str, bytes)) or not hasattr(messages, "__iter__"):
-            raise InvalidTypeError(f"messages is {type(messages).__name__}; an iterable of received messages is needed")
-        messages = list(messages)  # looked through twice
+        try:
+            messages = list(messages)  # looked through twice
+        except TypeError:
+            raise InvalidTypeError(f"messages is {type(messages).__name__}; an iterable of received messages is needed") from None
     for item in messages:
         if not isinstance(item, Message):
             raise InvalidTypeError(f"messages has a {type(item).__name__}; received messages are needed")
