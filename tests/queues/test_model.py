@@ -1,7 +1,9 @@
-"""Random use of a queue against a plain model, with a virtual clock: standard, FIFO, priority and limited queues."""
+"""Random use of a queue against a plain model, with a virtual clock: standard, FIFO, priority and limited queues,
+delays, times to live, dead letters."""
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ VISIBILITY_S = 10
 MAX_RECEIVES = 3
 LENGTH_MAX = 5
 BYTES_MAX = 9
+TTL_S = 12
 READY, ACQUIRED, DONE, DEAD, GONE = "ready", "acquired", "done", "dead", "gone"
 
 
@@ -32,6 +35,7 @@ class Known:
     priority: int
     group: str | None
     visible_ms: int
+    expires_ms: float = math.inf
     state: str = READY
     received: int = 0
     failures: int = 0
@@ -58,7 +62,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.options |= {"max_length": LENGTH_MAX, "overflow": "drop-head"}
         if self.kind == "refusing":
             self.options |= {"max_length_bytes": BYTES_MAX, "overflow": "reject-publish"}
+        if self.kind in ("expiring", "letters"):
+            self.options["message_ttl"] = float(TTL_S)
+        if self.kind == "letters":
+            self.options |= {"max_length": LENGTH_MAX, "overflow": "drop-head", "dead_letter": "dead"}
         self.known: list[Known] = []
+        self.letters: list[Known] = []
+        self.letters_stored = 0
+        self.again: list[Known] = []  # dropped by a redrive of others
         self.held: list[tuple[penstock.Message, Known, int]] = []
         self._open()
 
@@ -125,7 +136,18 @@ class QueueMachine(RuleBasedStateMachine):
 
     def _bury(self, one: Known) -> None:
         one.state = DEAD
+        self._to_letters(one)
         self._promote(one.group)
+
+    def _drop(self, one: Known) -> None:
+        one.state = GONE
+        self._to_letters(one)
+
+    def _to_letters(self, one: Known) -> None:
+        if self.kind == "letters":
+            one.state = GONE
+            self.letters.append(one)
+            self.letters_stored += 1
 
     def _promote(self, group: str | None) -> None:
         if self.kind == "fifo":
@@ -153,10 +175,14 @@ class QueueMachine(RuleBasedStateMachine):
         while True:
             claimed = self._claim(wanted - len(out)) if wanted > len(out) else []
             exhausted = [one for one in claimed if one.failures >= MAX_RECEIVES]
-            out += [one for one in claimed if one.failures < MAX_RECEIVES]
+            left = [one for one in claimed if one.failures < MAX_RECEIVES]
+            expired = [one for one in left if one.expires_ms <= self.now]
+            out += [one for one in left if one.expires_ms > self.now]
             for one in exhausted:
                 self._bury(one)
-            if not exhausted or len(out) >= wanted:
+            for one in expired:
+                self._drop(one)
+            if not (exhausted or expired) or len(out) >= wanted:
                 return out
 
     # --- rules -----------------------------------------------------------------------------------------------------
@@ -165,8 +191,11 @@ class QueueMachine(RuleBasedStateMachine):
         count=st.integers(1, 4),
         delay=st.sampled_from([None, None, None, 5.0]),
         number=st.integers(0, 2),
+        ttl=st.sampled_from([None, None, 4.0, 30.0]),
     )
-    def send(self, count: int, delay: float | None, number: int) -> None:
+    def send(self, count: int, delay: float | None, number: int, ttl: float | None) -> None:
+        if self.kind not in ("expiring", "letters"):
+            ttl = None
         if self.kind == "fifo":
             delay = None
         for _ in range(count):
@@ -178,11 +207,13 @@ class QueueMachine(RuleBasedStateMachine):
                 with pytest.raises(QueueFullError):
                     self.queue.send(value, delay=delay)
                 return
-            if self.kind == "dropping":
+            if self.kind in ("dropping", "letters"):
                 for other in due[: max(0, len(due) + 1 - LENGTH_MAX)]:
-                    other.state = GONE
-            name = self.queue.send(value, delay=delay, priority=priority, group_id=group)
+                    self._drop(other)
+            name = self.queue.send(value, delay=delay, priority=priority, group_id=group, ttl=ttl)
             one = Known(name, value, priority, group, self.now + round(delay * 1000) if delay else 0)
+            if self.kind in ("expiring", "letters"):
+                one.expires_ms = self.now + min(TTL_S, TTL_S if ttl is None else ttl) * 1000
             if group is not None and self._first_open(group) is not None:
                 one.parked = True
             self.known.append(one)
@@ -253,12 +284,24 @@ class QueueMachine(RuleBasedStateMachine):
     def reopen(self, clean: bool) -> None:
         if clean:
             self.broker.maintain()
+            self._maintained()
         self.broker.close()
         self._open()
         for delivery in self.queue._deliveries:
             if not clean and self.kind == "fifo":
                 delivery.test_mark_dirty()
         self.held = []
+
+    def _maintained(self) -> None:
+        """What is past its time to live was dropped; what had timed out was looked at, and is ready again."""
+        if self.kind not in ("expiring", "letters"):
+            return
+        for one in [one for one in self.known if self._due(one)]:
+            if one.expires_ms <= self.now:
+                self._drop(one)
+            else:
+                one.failures += one.state == ACQUIRED
+                one.state, one.visible_ms = READY, 0
 
     @rule()
     def purge(self) -> None:
@@ -270,6 +313,22 @@ class QueueMachine(RuleBasedStateMachine):
         for group in {one.group for one in gone}:
             self._promote(group)
 
+    @precondition(lambda self: self.kind == "letters")
+    @rule()
+    def redrive_letters(self) -> None:
+        report = self.queue.redrive()
+        assert report.moved == len(self.letters)
+        for one in self.letters:
+            due = [other for other in self.known if self._due(other)]
+            for other in due[: max(0, len(due) + 1 - LENGTH_MAX)]:
+                other.state = GONE
+                self.again.append(other)
+            new = Known(f"q-0-{len(self.known)}", one.value, 0, None, 0, self.now + TTL_S * 1000)
+            self.known.append(new)
+        self.letters, self.again = self.again, []
+        self.letters_stored += len(self.letters)
+
+    @precondition(lambda self: self.kind != "letters")
     @rule()
     def redrive(self) -> None:
         report = self.queue.redrive()
@@ -298,6 +357,12 @@ class QueueMachine(RuleBasedStateMachine):
             sum(one.state == READY for one in hidden),
             sum(one.state == DEAD for one in self.known),
         )
+        if self.kind == "letters":
+            letters = self.broker.queue("dead").stats()
+            assert (letters.ready, letters.sent) == (len(self.letters), self.letters_stored)
+            if self.letters:
+                (head,) = self.broker.queue("dead").peek(max_messages=1)
+                assert head.value == self.letters[0].value
 
 
 class FifoMachine(QueueMachine):
@@ -316,6 +381,14 @@ class RefusingMachine(QueueMachine):
     kind = "refusing"
 
 
+class ExpiringMachine(QueueMachine):
+    kind = "expiring"
+
+
+class LetterMachine(QueueMachine):
+    kind = "letters"
+
+
 _settings = settings(
     max_examples=30,
     stateful_step_count=40,
@@ -329,6 +402,11 @@ TestFifoQueue = FifoMachine.TestCase
 TestPriorityQueue = PriorityMachine.TestCase
 TestDroppingQueue = DroppingMachine.TestCase
 TestRefusingQueue = RefusingMachine.TestCase
-for _case in (TestStandardQueue, TestFifoQueue, TestPriorityQueue, TestDroppingQueue, TestRefusingQueue):
+TestExpiringQueue = ExpiringMachine.TestCase
+TestLetterQueue = LetterMachine.TestCase
+for _case in (
+    TestStandardQueue, TestFifoQueue, TestPriorityQueue, TestDroppingQueue, TestRefusingQueue, TestExpiringQueue,
+    TestLetterQueue,
+):  # fmt: skip
     _case.settings = _settings
 del _case

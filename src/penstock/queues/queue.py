@@ -467,7 +467,7 @@ class Queue(ShareGroup):
                 found: list[Message] = []
                 if self._config.message_ttl is None and not delivery.flags & FLAG_EXPIRES:
                     break
-                delivery.claim(self, found, now, now + 30_000, 100, 0)
+                self._bury_exhausted(delivery.claim(self, found, now, now + 30_000, 100, 0) or [])
                 live = list(found)
                 self._drop_expired(delivery, live, 0, now)
                 for message in live:
