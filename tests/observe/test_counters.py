@@ -256,3 +256,53 @@ def test_not_counting(tmp_path: Path) -> None:
         queue.receive()[0].ack()
         assert broker._metrics_store is None
     assert not (tmp_path / "data" / "metrics").exists()
+
+
+def _drain(path: str) -> None:
+    with penstock.open(path, fsync="never") as broker:
+        queue = broker.queue("q")
+        while messages := queue.receive(7, wait=0):
+            given_back = [message for message in messages[:1] if message.delivery_count == 1]
+            for message in given_back:
+                message.nack(failed=False)
+            queue.ack_many([message for message in messages if message not in given_back])
+        with broker.consumer("t") as consumer:
+            while consumer.poll(max_records=33, timeout=0):
+                pass
+
+
+def _receive_and_hang(path: str, ready: Any) -> None:
+    queue = penstock.open(path, fsync="never").queue("q")
+    queue.receive(5)
+    ready.set()
+    while True:
+        signal.pause()
+
+
+def test_receivers_and_readers_in_processes(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    with penstock.open(path, fsync="never") as broker:
+        broker.create_topic("t")
+        with broker.producer() as producer:
+            producer.send_many("t", [b"v"] * 1_000)
+        queue = broker.queue("q", visibility_timeout=1_000)
+        queue.send_many([b"m"] * 300)
+        ready = PROCESSES.Event()
+        victim = PROCESSES.Process(target=_receive_and_hang, args=(str(path), ready))
+        victim.start()
+        assert ready.wait(60)
+        os.kill(victim.pid or 0, signal.SIGKILL)
+        victim.join()
+        workers = [PROCESSES.Process(target=_drain, args=(str(path),)) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        found = counters(broker, native.SHARE, "q", "q")
+        stats = queue.stats()
+        assert found["received"] == stats.received
+        assert stats.acknowledged == 295 and stats.in_flight == 5, "what the dead one has is still its own"
+        assert found["received"] == 300 + found["released"]
+        assert found["redelivered"] == found["released"]
+        assert counters(broker, native.PARTITION, "t")["records_out"] == 2_000
