@@ -231,6 +231,35 @@ def test_one_of_several_subjects_is_enough(store: events.EventStore) -> None:
     assert store.load(Customer, "pair").name == "Bob"
 
 
+def test_every_way_of_appending_seals(store: events.EventStore, tmp_path: Path) -> None:
+    event = Registered("7", SECRET)
+    store.append("c-1", event, tags=["t"])
+    store.append("c-1", [Viewed("a"), event, Viewed("b"), event])
+    store.append_many({"c-2": (event, events.ANY), "c-3": ([Viewed("a"), event], events.NO_STREAM)})
+    store.append_if(event, tags=["customer:7"], unless=events.Query(types=["test.None"]), after=0)
+    customer = Customer("c-4")
+    customer.record(event)
+    store.save_all([customer])
+    assert SECRET.encode() not in everything(tmp_path)
+    ways: list[Any] = [
+        store.read("c-1"),
+        store.read("c-1", backwards=True),
+        store.read_all(),
+        store.query(events.Query(types=[Registered])),
+        store.query(events.Query(tags=["customer:7"])),
+        store.read_category("c"),
+        store.subscribe(timeout=0),
+        store.subscription("s").receive(wait=0),
+    ]
+    for found in ways:
+        names = {recorded.event.name for recorded in found if recorded.type == "test.Registered"}
+        assert names == {SECRET}
+    store.forget("customer:7")
+    for found in (store.read("c-1"), store.read_all(), store.query(events.Query(tags=["customer:7"]))):
+        names = {recorded.event.name for recorded in found if recorded.type == "test.Registered"}
+        assert names == {"[forgotten]"}
+
+
 def test_envelopes_are_sealed_too(store: events.EventStore, tmp_path: Path) -> None:
     made = events.Envelope.wrap(Registered("7", SECRET), "web")
     parsed = events.Envelope.from_json(events.Envelope.wrap(Registered("7", SECRET), "web").to_json())
