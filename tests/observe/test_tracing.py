@@ -192,6 +192,22 @@ def test_queue(traced: penstock.Broker, spans: Spans) -> None:
     assert spans.all()[-1].status.status_code is StatusCode.ERROR
 
 
+def test_exchange(traced: penstock.Broker, spans: Spans) -> None:
+    exchange = traced.exchange("events", type="fanout")
+    queues = [traced.queue(name) for name in ("a", "b")]
+    for queue in queues:
+        exchange.bind(queue)
+    exchange.publish(b"m", "key")
+    published = spans.one("publish events")
+    assert published.attributes["messaging.penstock.copies"] == 2  # type: ignore[index]
+    assert published.attributes["messaging.operation.type"] == "send"  # type: ignore[index]
+    assert len(spans.all()) == 1
+    for queue in queues:
+        assert traceparent(queue.receive(1)[0]) == context(published)
+    traced.exchange("").publish(b"m", "a")
+    assert spans.one("publish").attributes["messaging.message.id"] == "a-0-1"  # type: ignore[index]
+
+
 def test_receive_is_a_span_only_when_something_came(traced: penstock.Broker, spans: Spans) -> None:
     queue = traced.queue("emails")
     assert queue.receive(1, wait=0) == []

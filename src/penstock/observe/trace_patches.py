@@ -15,6 +15,7 @@ from penstock._native.fetcher import native_iteration
 from penstock._native.message import set_around_ack
 from penstock.aio.worker import AsyncWorker
 from penstock.observe import trace_handling, trace_receiving, trace_sending
+from penstock.queues.exchange import Exchange
 from penstock.queues.queue import Queue
 from penstock.queues.share_group import ShareGroup
 from penstock.queues.worker import Worker
@@ -42,6 +43,11 @@ def apply() -> None:
         _wrap(Topic, "append_batch", trace_sending.sending_batch)
         _wrap(Producer, "send_many", trace_sending.sending_many)
         _wrap(Queue, "send", functools.partial(trace_sending.sending, "send", lambda queue, args: queue.name))
+        _wrap(
+            Exchange,
+            "publish",
+            functools.partial(trace_sending.sending, "publish", lambda exchange, args: exchange.name),
+        )
         _wrap(Consumer, "poll", trace_receiving.polling)
         _wrap(Consumer, "poll_batches", trace_receiving.polling)
         _wrap(Consumer, "__next__", trace_receiving.iterating)

@@ -30,9 +30,13 @@ def sending(operation: str, destination: Callable[[Any, tuple[Any, ...]], Any], 
             if tracing._inside.get() and self._broker in tracing._tracers:
                 args = carrying(args, kwargs)  # the span around it is what is carried
             return original(self, *args, **kwargs)
-        target = destination(self, args) or kwargs.get("topic")
-        found = attributes(operation, operation, target)
-        with tracer.start_as_current_span(f"{operation} {target}", kind=SpanKind.PRODUCER, attributes=found) as span:
+        target = destination(self, args)
+        if target is None:
+            target = kwargs.get("topic")
+        found = attributes("create" if operation == "create" else "send", operation, target)
+        with tracer.start_as_current_span(
+            f"{operation} {target}".rstrip(), kind=SpanKind.PRODUCER, attributes=found
+        ) as span:
             args = carrying(args, kwargs)
             with alone():
                 stored = original(self, *args, **kwargs)
@@ -43,7 +47,11 @@ def sending(operation: str, destination: Callable[[Any, tuple[Any, ...]], Any], 
 
 
 def _note_stored(span: Any, stored: Any) -> None:
-    if isinstance(stored, str):  # the id of a message: <topic>-<partition>-<offset>
+    if isinstance(stored, list):  # the ids of the copies that an exchange made
+        span.set_attribute("messaging.penstock.copies", len(stored))
+        if len(stored) == 1:
+            span.set_attribute("messaging.message.id", stored[0])
+    elif isinstance(stored, str):  # the id of a message: <topic>-<partition>-<offset>
         span.set_attribute("messaging.message.id", stored)
         _, partition, offset = stored.rsplit("-", 2)
         span.set_attribute("messaging.destination.partition.id", partition)

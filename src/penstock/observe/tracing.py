@@ -34,8 +34,8 @@ def instrument(broker: Broker, tracer_provider: TracerProvider | None = None) ->
     """Trace what this process does with a broker: its producers, topics, consumers, queues, workers and event buses.
 
     Spans (`<operation> <destination>`): `create` (`Producer.send`), `send` (`Producer.send_many`, `Topic.append`,
-    `Queue.send`), `publish` (`EventBus.publish`), `poll` and `receive` (what returned something), `process` (handlers
-    of workers and buses; elsewhere by `process`), `ack`, `nack`, `reject`, `commit` (settling). What is sent one by one
+    `Queue.send`), `publish` (exchanges, event buses), `poll` and `receive` (what returned something), `process`
+    (handlers of workers and buses; elsewhere by `process`), `ack`, `nack`, `reject`, `commit` (settling). What is sent one by one
     carries the context; a `process` span continues that trace, and where a batch has several, they are linked.
     `tracer_provider`: default the global one. Again for the same broker: replaces the provider.
     """
