@@ -35,8 +35,9 @@ def instrument(broker: Broker, tracer_provider: TracerProvider | None = None) ->
 
     Spans (`<operation> <destination>`): `create` (`Producer.send`), `send` (`Producer.send_many`, `Topic.append`,
     `Queue.send`), `publish` (exchanges, event buses), `poll` and `receive` (what returned something), `process`
-    (handlers of workers and buses; elsewhere by `process`), `ack`, `nack`, `reject`, `commit` (settling). What is sent one by one
-    carries the context; a `process` span continues that trace, and where a batch has several, they are linked.
+    (handlers of workers and buses; elsewhere by `process`), `ack`, `nack`, `reject`, `commit` (settling). What is sent
+    one by one carries the context; a `process` span continues that trace, and where a batch has several, they are
+    linked.
     `tracer_provider`: default the global one. Again for the same broker: replaces the provider.
     """
     from penstock.observe import trace_patches
