@@ -18,7 +18,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
-from penstock.events.sql import Sql, id_key, is_path
+from penstock.events.sql import RELEASE, SAVE, Sql, id_key, is_path
 
 _PURGE_EVERY = 64  # purges in one `ttl`
 _CHUNK = 500
@@ -64,6 +64,8 @@ class Inbox:
         """Whether a message (or its id) is remembered."""
         key = self._key(message)
         with self._lock:
+            if self._sql.is_sqlite:
+                return self._sql.connection.execute(self._select, (self._number, key)).fetchone() is not None
             return self._sql.one(self._select, self._number, key) is not None
 
     def remember(self, *messages: Envelope | str) -> int:
@@ -169,19 +171,22 @@ class Inbox:
 class Once:
     """One message's turn; see `Inbox.once`."""
 
-    __slots__ = ("_inbox", "_key", "_transaction")
+    __slots__ = ("_inbox", "_key", "_saved", "_transaction")
 
     def __init__(self, inbox: Inbox, key: Any) -> None:
         self._inbox, self._key = inbox, key
         self._transaction: AbstractContextManager[None] | None = None
+        self._saved = False
 
     def __enter__(self) -> bool:
         inbox = self._inbox
         inbox._lock.acquire()
         try:
-            outer = inbox._sql.in_transaction
-            if outer and inbox._sql.one(inbox._select, inbox._number, self._key) is not None:
-                return False  # without a savepoint: there is nothing to undo
+            if inbox._sql.in_transaction:
+                self._saved = inbox._insert(self._key, inbox._clock.time_ms())
+                if self._saved:
+                    inbox._sql.run(SAVE)  # for the effects
+                return self._saved
             transaction = inbox._sql.transaction(nested=True)
             transaction.__enter__()
         except BaseException:
@@ -201,7 +206,18 @@ class Once:
         try:
             if transaction is not None:
                 transaction.__exit__(kind, error, trace)
+            elif self._saved:
+                self._end_savepoint(kind is None)
             if kind is None:
                 inbox._purge_if_due()
         finally:
             inbox._lock.release()
+
+    def _end_savepoint(self, well: bool) -> None:
+        inbox = self._inbox
+        if well:
+            inbox._sql.run(RELEASE)
+            return
+        inbox._sql.undo_savepoint()
+        if inbox._sql.in_transaction:
+            inbox._sql.run("DELETE FROM penstock_inbox WHERE grp = ? AND id = ?", inbox._number, self._key)

@@ -116,14 +116,23 @@ class Projector:
 
     def _in_memory(self, events: list[Any], before: str | None, after: Position, position: Position) -> int:
         """Memory knows no rollback: the position moves by the event."""
-        for event in events:
-            after = self._feed.after_event(after, event)
-            text = self._feed.to_text(after)
-            self._target.apply([event], self._apply, before, text)
-            before = self._text = text
+        done = [0]
+
+        def apply(db: Any, recorded: Any) -> None:
+            self._apply(db, recorded)
+            done[0] += 1
+
         text = self._feed.to_text(position)
-        self._target.apply([], self._apply, before, text)
-        self._move_to(text)
+        try:
+            self._target.apply(events, apply, before, text)
+        except BaseException:
+            for event in events[: done[0]]:
+                after = self._feed.after_event(after, event)
+            text = self._feed.to_text(after)
+            self._target.apply([], apply, before, text)
+            raise
+        finally:
+            self._move_to(text)
         return len(events)
 
     def _one_by_one(self, after: Position) -> int:

@@ -6,7 +6,6 @@ the connection's own mode; inside one that the user opened, a savepoint takes it
 
 from __future__ import annotations
 
-import itertools
 import os
 import sqlite3
 import sys
@@ -21,7 +20,9 @@ from penstock.errors import InvalidTypeError, TransactionStateError
 BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 64 << 10
 _MMAP_BYTES = 1 << 40  # as much of the file as there is
-_numbers = itertools.count()
+SAVE, UNDO, RELEASE = (
+    f"{verb} penstock_savepoint" for verb in ("SAVEPOINT", "ROLLBACK TO SAVEPOINT", "RELEASE SAVEPOINT")
+)  # always the same, so that the prepared statements are; they nest by themselves
 
 
 def _no_step(name: str) -> None:
@@ -164,16 +165,19 @@ class Sql:
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
-        name = f"penstock_{next(_numbers)}"
-        self.run(f"SAVEPOINT {name}")
+        self.run(SAVE)
         try:
             yield
         except BaseException:
-            if self.in_transaction:
-                self.run(f"ROLLBACK TO SAVEPOINT {name}")
-                self.run(f"RELEASE SAVEPOINT {name}")
+            self.undo_savepoint()
             raise
-        self.run(f"RELEASE SAVEPOINT {name}")
+        self.run(RELEASE)
+
+    def undo_savepoint(self) -> None:
+        """Go back to the last savepoint, and drop it; some errors have rolled everything back by themselves."""
+        if self.in_transaction:
+            self.run(UNDO)
+            self.run(RELEASE)
 
 
 def id_key(identity: str) -> bytes | str:
