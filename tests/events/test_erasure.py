@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -258,6 +260,25 @@ def test_every_way_of_appending_seals(store: events.EventStore, tmp_path: Path) 
     for found in (store.read("c-1"), store.read_all(), store.query(events.Query(tags=["customer:7"]))):
         names = {recorded.event.name for recorded in found if recorded.type == "test.Registered"}
         assert names == {"[forgotten]"}
+
+
+def test_projections_that_are_fed_later_get_what_reading_gives(store: events.EventStore, tmp_path: Path) -> None:
+    class Names(events.Projection):
+        def setup(self, db: Any) -> None:
+            db.execute("CREATE TABLE names (id TEXT, name TEXT)")
+
+        @events.applies(Registered)
+        def _(self, db: Any, event: Registered, envelope: Any) -> None:
+            db.execute("INSERT INTO names VALUES (?, ?)", (event.customer_id, event.name))
+
+    store.append("c-7", Registered("7", SECRET))
+    store.append("c-8", Registered("8", "Eve"))
+    store.forget("customer:7")
+    path = tmp_path / "read.sqlite3"
+    with events.Projector(store, Names(), path) as projector:
+        projector.run_once()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT * FROM names").fetchall() == [("7", "[forgotten]"), ("8", "Eve")]
 
 
 def test_envelopes_are_sealed_too(store: events.EventStore, tmp_path: Path) -> None:
