@@ -306,3 +306,10 @@ def test_receivers_and_readers_in_processes(tmp_path: Path) -> None:
         assert found["received"] == 300 + found["released"]
         assert found["redelivered"] == found["released"]
         assert counters(broker, native.PARTITION, "t")["records_out"] == 2_000
+
+
+def test_the_file_of_counters_is_no_stranger(broker: penstock.Broker) -> None:
+    broker.create_topic("t").append(b"v")
+    assert (broker.path / "metrics").exists()
+    broker.close()
+    assert penstock.verify(broker.path).problems == []

@@ -18,6 +18,7 @@ from penstock.errors import CorruptionError, DataDirectoryError, UnknownTopicErr
 from penstock.storage.compression import decompress
 from penstock.storage.directory import BELLS_FILE, META_FILE, check_format
 from penstock.storage.index_check import check_indexes
+from penstock.storage.metrics_store import METRICS_FILE
 from penstock.storage.segment_file import CONTROL_FILE, MERGE_FILE, SUFFIXES, TRANSACTIONS_FILE, bases_in, segment_path
 from penstock.storage.segment_merge import left_over
 from penstock.storage.segment_scan import MAX_RELATIVE_OFFSET, BatchFacts, LogScanner
@@ -41,6 +42,7 @@ _OWN_FILES = {
     "incarnation",
     "group-commits",
     "group-slots",
+    METRICS_FILE,
     "processes",
     "producers",
     "transactions",
