@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import penstock
 from penstock.errors import DataDirectoryError, FormatVersionError, UnknownTopicError
 from penstock.storage.verify import verify
 
@@ -141,3 +142,15 @@ def test_arguments(data: Path, tmp_path: Path) -> None:
     (data / "meta.properties").write_text("penstock.format=99\n")
     with pytest.raises(FormatVersionError):
         verify(data)
+
+
+def test_what_every_layer_keeps_is_not_foreign(tmp_path: Path) -> None:
+    with penstock.open(tmp_path) as broker:
+        queue = broker.queue("jobs", fifo=True, dead_letter="jobs-dead")
+        queue.send(b"1")
+        queue.receive()
+        broker.create_topic("t").append(b"1")
+        broker.consumer("t", group="g").poll(timeout=1.0)
+        with broker.producer(transactional_id="x") as producer, producer.transaction():
+            producer.send("t", b"2")
+    assert penstock.verify(tmp_path).problems == []

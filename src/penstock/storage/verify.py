@@ -35,7 +35,9 @@ _PARTITION_FILES = {
     MERGE_FILE,
 }
 _SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex|txnindex)\Z")
-_DATABASES = ("catalog.sqlite3", "groups.sqlite3")
+# What the layers above keep: named here so that it is not taken for foreign; each looks after its own.
+_KEPT_ABOVE = re.compile(r"metrics|sagas|.+\.sqlite3(-wal|-shm|-journal)?")
+_KEPT_ABOVE_IN_PARTITIONS = re.compile(r"share-.+|share\.lock|index")
 _OWN_FILES = {
     META_FILE,
     BELLS_FILE,
@@ -46,7 +48,6 @@ _OWN_FILES = {
     "processes",
     "producers",
     "transactions",
-    *(name + suffix for name in _DATABASES for suffix in ("", "-wal", "-shm")),
 }
 
 
@@ -115,7 +116,7 @@ def partition_directories(directory: Path, topic: str | None = None) -> Iterator
 def _list_foreign(directory: Path, partitions: list[Path], report: VerifyReport) -> None:
     for entry in sorted(directory.iterdir()):
         own = entry.name in _OWN_FILES or entry.suffix in (".lock", ".tmp") or entry in partitions
-        if not own:
+        if not own and not _KEPT_ABOVE.fullmatch(entry.name):
             report.problems.append(Problem(str(entry), -1, "foreign", "not part of the data"))
 
 
@@ -158,6 +159,7 @@ def _list_foreign_files(directory: Path, bases: list[int], report: VerifyReport)
     for entry in sorted(directory.iterdir()):
         name = entry.name
         own = name in _PARTITION_FILES or entry.suffix in (".tmp", ".cleaned")
+        own = own or _KEPT_ABOVE_IN_PARTITIONS.fullmatch(name) is not None
         if not own and not (_SEGMENT_NAME.match(name) and int(name[:20]) in bases):
             report.problems.append(Problem(str(entry), -1, "foreign", "not part of the partition"))
 
