@@ -287,6 +287,27 @@ def test_personal_data_of_a_parked_event_can_be_forgotten(store: events.EventSto
     assert work.parked()[0].event == Named("7", "[forgotten]")
 
 
+def test_nothing_of_it_is_foreign_to_the_directory(tmp_path: Path) -> None:
+    class Named(events.Event, type="test.Known", subject="id", personal=("name",)):
+        id: str
+        name: str
+
+    class Known(events.Aggregate, snapshot_every=1):
+        name: str = ""
+
+        @events.applies(Named)
+        def _(self, event: Named) -> None:
+            self.name = event.name
+
+    with penstock.open(tmp_path / "data") as broker:
+        store = events.EventStore(broker, "shop")
+        known = Known("k-1")
+        known.record(Named("7", "Ann"))
+        store.save(known)
+        assert len(store.subscription("work").receive(wait=0)) == 1
+    assert penstock.verify(tmp_path / "data").problems == []
+
+
 WORKER = """
 import sys, penstock
 from penstock import events
