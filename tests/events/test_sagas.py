@@ -555,6 +555,19 @@ def test_a_lost_store_is_made_again_from_the_log(sagas) -> None:
     assert [sagas.handle(str(number)).result(0) for number in range(20)] == list(range(20))
 
 
+def test_opening_reads_no_history(sagas) -> None:
+    @sagas.define("simple")
+    def simple(saga, number):
+        return saga.step(lambda: number)
+
+    for number in range(50):
+        sagas.start("simple", number)
+    sagas.run_until_idle()
+    logs = [sagas.broker.topic("sagas").log(number) for number in range(2)]
+    assert sagas._store.checkpoints() == {number: log.log_end_offset for number, log in enumerate(logs)}
+    assert sagas.run_until_idle() == 0
+
+
 def test_foreign_records_are_left_out(sagas, caplog) -> None:
     @sagas.define("simple")
     def simple(saga):

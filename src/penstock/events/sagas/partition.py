@@ -105,10 +105,11 @@ class OwnedPartition:
         unknown = [saga_id for saga_id, _, _ in entries if saga_id not in tasks]
         finished = self._store.known(unknown) if unknown else set()
         touched: dict[str, Task] = {}
+        over: dict[str, Task] = {}
         for saga_id, offset, entry in entries:
             if self._live and entry.seq:
                 raise FencedError(f"{self._topic}-{self.number} has entries of another owner at offset {offset}")
-            task = tasks.get(saga_id)
+            task = tasks.get(saga_id) or over.get(saga_id)
             if task is None:
                 state = self._store.load(saga_id) if saga_id in finished else None
                 if state is not None and entry.kind == "start":
@@ -116,9 +117,10 @@ class OwnedPartition:
                 task = self._remember(state or SagaState(saga_id, offset))
             with self._lock:
                 if apply(task.state, entry, offset):
-                    touched[saga_id] = self.dirty[saga_id] = task
+                    touched[saga_id] = self.dirty[saga_id] = tasks[saga_id] = task
                 elif task.state.finished and saga_id not in self.dirty:
-                    del tasks[saga_id]
+                    over[saga_id] = task
+                    tasks.pop(saga_id, None)
         return list(touched.values())
 
     # --- the journal -----------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ CHECKPOINT_S = 1.0
 CHECKPOINT_SAGAS = 5_000
 TRIM_S = 60.0
 TAKE_OVER_S = 2.0
+LAST_READS = 20
 READY_MAX = 20_000
 REVOKE_S = 10.0
 
@@ -99,7 +100,7 @@ class Runner:
         batches = self._consumer.poll_batches(timeout=timeout)
         for batch in batches:
             owned = self.partitions.get(batch.partition)
-            if owned is None or owned.stopping:
+            if owned is None or (owned.stopping and not self._over):
                 continue
             try:
                 self._wake(owned.receive(batch))
@@ -193,7 +194,7 @@ class Runner:
         try:
             self._consumer.assignment()
             while True:
-                came = self._receive(0)
+                came, before = self._receive(0), runs
                 if len(self.partitions) < self._sagas.partitions and time.monotonic() < settled:
                     time.sleep(TICK_S)  # somebody who died still has the others
                     continue
@@ -204,7 +205,7 @@ class Runner:
                         break
                     self._run(task)
                     runs += 1
-                if not came and not self._ready and not self._timer_is_due():
+                if not came and runs == before and not self._timer_is_due():
                     self._keep()
                     return runs
         finally:
@@ -218,7 +219,6 @@ class Runner:
 
     def start(self, workers: int) -> None:
         """Begin, with so many sagas at once."""
-        self._awake = workers
         for number in range(workers):
             thread = threading.Thread(target=self._work, name=f"penstock-saga-{number}", daemon=True)
             self._threads.append(thread)
@@ -250,14 +250,16 @@ class Runner:
             self._end()
 
     def _work(self) -> None:
+        awake = False
         while True:
             with self._lock:
-                while (task := self._take()) is None:
+                while (task := self._take() if awake else None) is None:
                     if self._over:
                         return
-                    self._awake -= 1
+                    self._awake -= awake
                     self._lock.wait()
                     self._awake += 1
+                    awake = True
             try:
                 self._run(task)
             except BaseException as error:
@@ -278,6 +280,9 @@ class Runner:
             if thread is not threading.current_thread():
                 thread.join(REVOKE_S)
         try:
+            for _ in range(LAST_READS):  # what was journaled last, so that the checkpoint covers it
+                if self._failure is not None or self._consumer.closed or not self._receive(0):
+                    break
             self.close()
         except PenstockError as error:
             self._failure = self._failure or error
