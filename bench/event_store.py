@@ -55,19 +55,20 @@ def new_store(directory: Path, prefix: str) -> Iterator[events.EventStore]:
 
 
 def appending(directory: Path, count: int, batch: int) -> Side:
-    """Typed events, `batch` an append with the expected version, to 10 streams in turn."""
+    """Typed events (made before), `batch` an append with the expected version, to 10 streams in turn."""
 
     @contextlib.contextmanager
     def side() -> Iterator[Callable[[], int]]:
         with new_store(directory, "append") as store:
+            parts = [[placed(start + number) for number in range(batch)] for start in range(0, count, batch)]
 
             def action() -> int:
                 version = -1
-                for start in range(0, count, 10 * batch):
+                for number, part in enumerate(parts):
                     expected: Any = events.NO_STREAM if version < 0 else version
-                    for stream in range(10):
-                        some = [placed(start + number) for number in range(batch)]
-                        version = store.append(f"order-{stream}", some, expected).version
+                    last = store.append(f"order-{number % 10}", part, expected).version
+                    if number % 10 == 9:
+                        version = last
                 return store.position
 
             yield action
@@ -116,14 +117,15 @@ class Peer:
         def side() -> Iterator[Callable[[], int]]:
             with self.store(recorder) as store:
                 originators = [uuid4() for _ in range(10)]
+                parts = [
+                    self.events(originators[number % 10], number // 10 * batch + 1, number * batch, batch)
+                    for number in range(count // batch)
+                ]
 
                 def action() -> int:
-                    version = 1
-                    for start in range(0, count, 10 * batch):
-                        for originator in originators:
-                            store.put(self.events(originator, version, start, batch))
-                        version += batch
-                    return (version - 1) * 10
+                    for part in parts:
+                        store.put(part)
+                    return count
 
                 yield action
 

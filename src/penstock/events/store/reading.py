@@ -18,6 +18,7 @@ from penstock.events.store.recorded import RecordedEvent
 Found = Iterator[RecordedEvent]
 _ROWS_FIRST = 16
 _ROWS_MOST = 1024
+_EVENTS_MOST = 500
 _BACK_STEP = 1000
 
 
@@ -70,7 +71,12 @@ def _forwards(core: Core, rows: Rows, key: bytes, first: int, last: int) -> Foun
         if found and found[-1].version >= last:
             return
         place += size
-        size = min(2 * size, _ROWS_MOST)
+        size = _next_size(size, len(found))
+
+
+def _next_size(size: int, events: int) -> int:
+    """How many rows to read next: more, as long as their events stay few enough for the processor's caches."""
+    return max(1, min(4 * size, _ROWS_MOST, size * _EVENTS_MOST // max(events, 1)))
 
 
 def _first_place(core: Core, rows: Rows, key: bytes, first: int) -> int:
@@ -94,7 +100,7 @@ def _backwards(core: Core, rows: Rows, key: bytes, first: int, last: int) -> Fou
         if found and found[0].version <= first:
             return
         place = begin
-        size = min(4 * size, _ROWS_MOST)
+        size = _next_size(size, len(found))
 
 
 def all_events(core: Core, start: int, end: int, backwards: bool = False) -> Found:
@@ -149,14 +155,15 @@ def term_events(core: Core, rows: Rows, start: int, end: int) -> Found:
         wanted = rows.slice(place, min(place + size, rows.count))
         if wanted[0][1] >= end:
             return
-        for event in core.log.read_rows(wanted, None, 0, 0):
+        found = core.log.read_rows(wanted, None, 0, 0)
+        for event in found:
             if event.position > end:
                 return
             if event.position > done:
                 yield event
                 done = event.position
         place += size
-        size = min(2 * size, _ROWS_MOST)
+        size = _next_size(size, len(found))
 
 
 def up_to(found: Found, until: datetime | None) -> Found:
