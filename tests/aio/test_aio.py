@@ -15,7 +15,7 @@ import pytest
 
 import penstock
 from penstock import ClosedError, TopicPartition
-from penstock.aio import AsyncBroker
+from penstock.aio import AsyncBroker, AsyncConsumer, AsyncProducer
 
 Body = Callable[[AsyncBroker], Awaitable[None]]
 
@@ -206,5 +206,75 @@ def test_errors_reach_the_task(run: Callable[..., None]) -> None:
                 await producer.send("t", "text")
             with pytest.raises(penstock.InvalidArgumentError):
                 await consumer.poll(max_records=0)
+
+    run(body)
+
+
+def test_a_storm_of_cancellations_loses_and_repeats_nothing(run: Callable[..., None]) -> None:
+    """Readers, writers and transactions are cancelled at random; what counts in the end is each record once."""
+    chance = random.Random(5)
+
+    async def body(broker: AsyncBroker) -> None:
+        await broker.create_topic("in", partitions=2)
+        await broker.create_topic("out", partitions=2)
+        accepted: list[bytes] = []
+        read: list[bytes | None] = []
+
+        async def write(producer: AsyncProducer, number: int) -> None:
+            for n in range(50):
+                value = b"%d/%d" % (number, n)
+                accepted.append(value)  # no await lies between this and the call that takes it
+                await producer.send("in", value)
+                if n % 7 == 0:
+                    await producer.flush()
+                    await asyncio.sleep(0)
+
+        async def copy(consumer: AsyncConsumer, producer: AsyncProducer, again: list[penstock.Record]) -> None:
+            while True:
+                records = again or await consumer.poll(timeout=0.05)
+                again[:] = records  # until they are committed
+                async with producer.transaction():
+                    for record in records:
+                        await producer.send("out", record.value)
+                        await asyncio.sleep(0)
+                    producer.send_offsets(consumer)
+                    await asyncio.sleep(0)
+                again.clear()
+
+        async def read_all(consumer: AsyncConsumer) -> None:
+            while True:
+                records = await consumer.poll(max_records=chance.randrange(1, 20), timeout=0.05)
+                read.extend(record.value for record in records)
+                await asyncio.sleep(0)
+
+        async with (
+            broker.producer(linger_ms=1) as producer,
+            broker.producer(transactional_id="copier") as copier,
+            broker.consumer("in", group="g") as source,
+            broker.consumer("out", isolation_level="read_committed") as sink,
+        ):
+            again: list[penstock.Record] = []
+            for number in range(12):
+                tasks = [
+                    asyncio.ensure_future(write(producer, number)),
+                    asyncio.ensure_future(copy(source, copier, again)),
+                    asyncio.ensure_future(read_all(sink)),
+                ]
+                for _ in range(chance.randrange(40)):
+                    await asyncio.sleep(0)
+                for task in tasks:
+                    task.cancel()
+                    task.cancel()
+                outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+                assert {type(outcome) for outcome in outcomes} <= {asyncio.CancelledError, type(None)}
+            await producer.flush()
+            last = [asyncio.ensure_future(copy(source, copier, again)), asyncio.ensure_future(read_all(sink))]
+            while len(read) < len(accepted):
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+            for task in last:
+                task.cancel()
+            await asyncio.gather(*last, return_exceptions=True)
+        assert sorted(read) == sorted(accepted)
 
     run(body)

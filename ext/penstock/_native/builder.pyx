@@ -5,13 +5,16 @@ Thread safety: one thread at a time.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
 from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
+    bint PyUnicode_IS_ASCII(object)
+    Py_ssize_t PyUnicode_GET_LENGTH(object)
+    const char *PyUnicode_AsUTF8AndSize(object, Py_ssize_t *size) except NULL
 
 from libc.string cimport memcpy
 
@@ -22,6 +25,7 @@ from fastcrc.crc32 import iscsi as _crc32c
 from penstock.errors import InvalidArgumentError, InvalidTypeError, RecordTooLargeError
 
 cdef enum:
+    VARLONG_BYTES = 10
     BATCH_BYTES_MAX = 0x7FFFFFFF  # the length field is a signed 32-bit integer
 
 cdef object _compress = None
@@ -382,12 +386,45 @@ cdef class EncodedHeaders:
         return self.count
 
 
+cdef bytes _encode_plain(list pairs):
+    """(str, bytes) tuples, encoded in one go; None when they are not all of that kind: the slow path says what is wrong."""
+    cdef Py_ssize_t size = 0, name_size
+    cdef const char *name
+    cdef char *p
+    cdef bytes out
+    cdef object pair
+    for pair in pairs:
+        if type(pair) is not tuple or len(<tuple>pair) != 2:
+            return None
+        if type((<tuple>pair)[0]) is not str or type((<tuple>pair)[1]) is not bytes:
+            return None
+        if not PyUnicode_IS_ASCII((<tuple>pair)[0]):
+            return None
+        size += PyUnicode_GET_LENGTH((<tuple>pair)[0]) + PyBytes_GET_SIZE((<tuple>pair)[1]) + 2 * VARLONG_BYTES
+    out = PyBytes_FromStringAndSize(NULL, size)
+    p = PyBytes_AS_STRING(out)
+    for pair in pairs:
+        name = PyUnicode_AsUTF8AndSize((<tuple>pair)[0], &name_size)
+        p = varint_write(p, name_size)
+        memcpy(p, name, name_size)
+        p += name_size
+        size = PyBytes_GET_SIZE((<tuple>pair)[1])
+        p = varint_write(p, size)
+        memcpy(p, PyBytes_AS_STRING((<tuple>pair)[1]), size)
+        p += size
+    return out[:p - PyBytes_AS_STRING(out)]
+
+
 def encode_headers(headers):
     """(encoded bytes, count) of header pairs, or `InvalidTypeError` naming the header that is wrong."""
     cdef char scratch[16]
     cdef char *end
     if type(headers) is EncodedHeaders:
         return (<EncodedHeaders>headers).data, (<EncodedHeaders>headers).count
+    if type(headers) is list:
+        encoded = _encode_plain(headers)
+        if encoded is not None:
+            return encoded, len(headers)
     parts = []
     count = 0
     if isinstance(headers, (str, bytes, bytearray)):

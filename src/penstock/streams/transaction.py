@@ -96,7 +96,7 @@ class Transaction:
         if not isinstance(consumer, Fetcher):
             raise InvalidTypeError(f"consumer is {type(consumer).__name__}; a Consumer is needed")
         ours, theirs = self._producer._broker.path, consumer._broker.path
-        if not ours.samefile(theirs):
+        if consumer._broker is not self._producer._broker and not ours.samefile(theirs):
             raise InvalidArgumentError(f"the consumer reads {str(theirs)!r}; one of {str(ours)!r} is needed")
         with self._lock:
             self._must_be_open()
