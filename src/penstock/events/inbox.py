@@ -125,7 +125,7 @@ class Inbox:
         return True
 
     def _key(self, message: Envelope | str) -> Any:
-        identity = message.message_id if isinstance(message, Envelope) else message
+        identity = message if isinstance(message, str) else getattr(message, "message_id", None)
         if not isinstance(identity, str) or not identity:
             raise InvalidTypeError(f"message is {message!r}; an Envelope or a message id is needed")
         return id_key(identity) if self._sql.is_sqlite else identity
