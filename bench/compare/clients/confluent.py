@@ -159,8 +159,9 @@ class Confluent(Client):
     def send_paced(self, topic: str, schedule: Any) -> None:
         linger_ms = 0 if schedule.rate <= 1000 else 1  # a request a message would drown the broker
         producer = self._producer(**{"linger.ms": linger_ms})
-        for message in schedule:
-            producer.produce(topic, message)
+        for messages in schedule.batches():
+            for message in messages:
+                producer.produce(topic, message)
             producer.poll(0)
         producer.flush()
 

@@ -100,8 +100,9 @@ class Pika(Client):
 
     def send_paced(self, topic: str, schedule: Any) -> None:
         channel, properties = self.channel, self.properties()
-        for message in schedule:
-            channel.basic_publish("", topic, message, properties)
+        for messages in schedule.batches():
+            for message in messages:
+                channel.basic_publish("", topic, message, properties)
         self._connection.process_data_events(0)
 
     def receive(self, topic: str) -> Iterator[list[bytes]]:

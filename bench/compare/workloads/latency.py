@@ -19,6 +19,8 @@ from bench.compare.model import Turn
 from bench.compare.turn import Setting
 
 SIZE = 100
+CALM_RATE = 1000  # above it, a sender that sleeps does so for a while: waking for each message would take a core
+GRAIN_S = 0.0005
 WARM_S = 0.5
 PATIENCE_S = 20.0  # after the last was sent
 NS = 1_000_000_000
@@ -48,7 +50,7 @@ class Schedule:
         number = 0
         while number < self.count:
             if (left := self.wait_s(number)) > 0:
-                time.sleep(left)
+                time.sleep(max(left, GRAIN_S) if self.rate > CALM_RATE else left)
             due = min(self.count, (time.monotonic_ns() - self.start_ns) * self.rate // NS + 1)
             if due > number:
                 yield [self.message(each) for each in range(number, due)]

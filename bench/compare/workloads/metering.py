@@ -8,7 +8,7 @@ from bench.compare.child import Child
 from bench.compare.model import Turn
 from bench.compare.turn import Setting
 
-TURNS, COUNT = 11, 20_000
+TURNS, COUNT = 7, 20_000
 
 
 def run(setting: Setting) -> Turn:
