@@ -22,7 +22,7 @@ from bench.compare.turn import Sizes
 from bench.environment import environment
 
 RESULTS = Path(__file__).parents[1] / "results"
-TURN_S, QUICK_TURN_S = 3.6, 1.0  # of one turn on average, for the estimate
+TURN_S, QUICK_TURN_S = 3.6, 0.8  # of one turn on average, for the estimate
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -94,7 +94,7 @@ def _plan(options: argparse.Namespace) -> Plan:
     return Plan(
         [system for name, system in systems.items() if name in names],
         workloads,
-        options.rounds or (1 if options.quick else 3),
+        options.rounds or (1 if options.quick else 2),
         Sizes.quick() if options.quick else Sizes(),
         Path(tempfile.mkdtemp(prefix="run-", dir=options.data.resolve())),
         cache.resolve(),
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("--systems", type=_names, help="comma separated; default all")
     parser.add_argument("--workloads", type=_names, help="comma separated; default all")
-    parser.add_argument("--rounds", type=int, help="turns of each side at each workload (default 3, quick 1)")
+    parser.add_argument("--rounds", type=int, help="turns of each side at each workload (default 2, quick 1)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
     parser.add_argument("--resume", action="store_true", help="keep the finished turns of an interrupted run")
     parser.add_argument("--kafka-bootstrap", metavar="HOST:PORT", help="a Kafka that is running instead of our own")

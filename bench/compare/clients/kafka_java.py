@@ -35,7 +35,7 @@ class KafkaJava(Client):
         super().__init__(place, **options)
         self.tuned = tuned
         if not tuned:
-            self.fixed = dict.fromkeys(self.fixed, 1_000_000)
+            self.fixed = dict.fromkeys(self.fixed, 700_000)
         self._lz4 = False
 
     @property

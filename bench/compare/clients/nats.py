@@ -17,7 +17,7 @@ class Nats(Client):
     """A stream a topic; a work-queue stream a queue."""
 
     requires = ("nats",)
-    footprint_records, replay_bytes = 40_000, 100_000_000
+    footprint_records, replay_bytes = 20_000, 30_000_000
     missing: ClassVar[dict[str, str]] = {
         "keyed": "a stream has no partitions",
         "json-lz4": "no compression by the client",

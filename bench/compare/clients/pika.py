@@ -17,7 +17,7 @@ class Pika(Client):
     """`kind`: classic, quorum or stream."""
 
     requires = ("pika",)
-    footprint_records, replay_bytes = 40_000, 50_000_000
+    footprint_records, replay_bytes = 20_000, 20_000_000
     missing: ClassVar[dict[str, str]] = {
         "keyed": "a queue has no partitions",
         "json-lz4": "no compression",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TRIAL_S = 0.2
+TRIAL_S = 0.15
 FIRST = 200
 SETTLED = 1.5  # a trial that is not faster than the one before by this was not mostly set-up
 
