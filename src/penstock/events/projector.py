@@ -10,6 +10,7 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Self
 
 from penstock.clock import SystemClock
@@ -297,7 +298,8 @@ class Projector:
         """Build the read model anew from the first event, beside the live one, and swap; the position it is at then.
 
         The live one stays readable, and may go on running here or elsewhere, until it is replaced in one step (see
-        `projector_rebuild`). In SQLite the projection's tables are those that `setup` makes on an empty database.
+        `projector_rebuild`). In SQLite the projection's tables are those that `setup` makes and those that its methods
+        write to, and only these are replaced; rows that are only changed need a `reset`, else `InvalidConfigError`.
         """
         target = self._target
         with self._feeding:
@@ -312,9 +314,12 @@ class Projector:
             self._move_to(self._feed.to_text(position))
         return position
 
-    def _fill(self, projection: Projection, database: Any, after: Position) -> Position:
+    def _fill(
+        self, projection: Projection, database: Any, after: Position, check: Callable[[], None] = lambda: None
+    ) -> Position:
         appliers: dict[str, Apply | None] = {}
-        while True:
+        head = self._feed.head()
+        while not self._feed.covers(after, head):
             events, position = self._feed.read(after, self._batch_size)
             for recorded in events:
                 if recorded.type not in appliers:
@@ -322,9 +327,11 @@ class Projector:
                 apply = appliers[recorded.type]
                 if apply is not None:
                     apply(database, recorded.event, recorded)
+            check()
             if position == after:
-                return position
+                break
             after = position
+        return after
 
     def close(self) -> None:
         """Stop, and close the database if the projector opened it. May be repeated."""
