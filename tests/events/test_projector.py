@@ -220,7 +220,7 @@ def test_a_rebuild_beside_a_live_one(store: events.EventStore, tmp_path: Path) -
 
     def keep_selling() -> None:
         number = 0
-        while not stop.is_set():
+        while not stop.wait(0.001):  # slower than a rebuild
             number += 1
             sell(store, number)
 
