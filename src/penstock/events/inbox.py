@@ -19,6 +19,7 @@ from penstock.errors import InvalidTypeError
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
 from penstock.events.sql import RELEASE, SAVE, Sql, id_key, is_path
+from penstock.storage.forks import held
 
 _PURGE_EVERY = 64  # purges in one `ttl`
 _CHUNK = 500
@@ -50,7 +51,7 @@ class Inbox:
         self._own = is_path(database)
         self._sql = Sql.open(database) if self._own else Sql(database)
         self.group = group
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._purged_ms = self._clock.time_ms()
         self._make_tables()
         self._number = self._group_number()

@@ -129,10 +129,6 @@ class KeyStore:
             self._secrets, self._current = {}, {}
             self._seen, self._connection = version, connection
 
-    def after_fork(self) -> None:
-        """To be called in a forked child."""
-        self._file.after_fork()
-
     def close(self) -> None:
         """Close the connection; it opens again at the next use."""
         self._secrets, self._current = {}, {}

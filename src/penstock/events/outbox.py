@@ -27,6 +27,7 @@ from penstock.events.event import Event
 from penstock.events.guard import checked_number
 from penstock.events.message_id import new_message_id
 from penstock.events.sql import Sql, is_path
+from penstock.storage.forks import held
 
 _log = logging.getLogger("penstock.outbox")
 _LOOK_S = 0.02
@@ -64,7 +65,7 @@ class Outbox:
         self.name = name
         self._clock = clock or SystemClock()
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_message_id()}"
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._stopped = threading.Event()
         self._relay: _Relay | None = None
         self._make_tables()

@@ -15,6 +15,7 @@ from typing import Any
 from penstock.events import sql as sql_module
 from penstock.events.projection import Projection
 from penstock.events.sql import Sql, is_path
+from penstock.storage.forks import held
 
 CHECKPOINTS = "penstock_checkpoints"
 Applier = Callable[[Any, Any], None]
@@ -48,7 +49,7 @@ class SqlTarget(Target):
         self.path = database if self._own else None
         self.sql = Sql.open(database) if self._own else Sql(database)
         self.db = self.sql.connection
-        self.lock = threading.RLock()
+        self.lock = held(threading.RLock())
         self._projection = projection
         self._name = name
         with self.lock, self.sql.transaction(nested=False):

@@ -187,10 +187,6 @@ class SnapshotFile:
             statement = "DELETE FROM snapshots WHERE stream = ? AND class = ?"
             return connection.execute(statement, (stream, _name(cls))).rowcount
 
-    def after_fork(self) -> None:
-        """To be called in a forked child."""
-        self._file.after_fork()
-
     def close(self) -> None:
         """Close the file; it opens again at the next use."""
         self._file.close()

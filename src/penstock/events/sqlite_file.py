@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.errors import CorruptionError, DiskFullError, LockedError
+from penstock.storage.forks import closes_in_child, held, leave
 
 _BUSY_S = 30.0
-_abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 
 
 class SqliteFile:
@@ -25,22 +25,21 @@ class SqliteFile:
 
     def __init__(self, path: Path, schema: str, synchronous: str = "FULL") -> None:
         self.path = path
-        self.lock = threading.RLock()
+        self.lock = held(threading.RLock())
         self._schema = schema
         self._synchronous = synchronous
         self._connection: sqlite3.Connection | None = None
-        self._pid = 0
+        closes_in_child(self)
 
     @property
     def exists(self) -> bool:
         """Whether anything was ever written."""
-        return (self._connection is not None and self._pid == os.getpid()) or self.path.exists()
+        return self._connection is not None or self.path.exists()
 
     def connection(self) -> sqlite3.Connection:
         """The connection of this process; to be used under `lock`."""
-        if self._connection is None or self._pid != os.getpid():
-            self._abandon()
-            self._connection, self._pid = self._connect(), os.getpid()
+        if self._connection is None:
+            self._connection = self._connect()
         return self._connection
 
     def _connect(self) -> sqlite3.Connection:
@@ -87,19 +86,15 @@ class SqliteFile:
                 raise CorruptionError(f"cannot {what}: {error}", str(self.path), 0) from error
             raise
 
-    def _abandon(self) -> None:
-        if self._connection is not None:
-            _abandoned.append(self._connection)
-            self._connection = None
-
-    def after_fork(self) -> None:
-        """To be called in a forked child: its lock may be held by a thread that it does not have."""
-        self.lock = threading.RLock()
-        self._abandon()
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork: the next use opens a connection of its own."""
+        leave(self._connection, idle)
+        self._connection = None
+        self.lock = held(threading.RLock())
 
     def close(self) -> None:
         """Close the connection; it opens again at the next use."""
         with self.lock:
-            if self._connection is not None and self._pid == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
                 self._connection = None

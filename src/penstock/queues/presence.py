@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from penstock.errors import LockedError
+from penstock.storage.forks import PrivateFile
 
 _FILE = "consumers.lock"
 
@@ -20,12 +21,12 @@ class Presence:
     def __init__(self, directory: Path, exclusive: bool = False) -> None:
         self._path = directory / _FILE
         self._exclusive = exclusive
-        self._fd = -1
+        self._file: PrivateFile | None = None
 
     def __enter__(self) -> Presence:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = PrivateFile(self._path)
         try:
-            fcntl.flock(self._fd, (fcntl.LOCK_EX if self._exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(self._file.fd, (fcntl.LOCK_EX if self._exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
             self._close()
             asked = "exclusively: others consume it" if self._exclusive else "too: somebody consumes it exclusively"
@@ -36,9 +37,9 @@ class Presence:
         self._close()
 
     def _close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 def abandoned(directory: Path) -> bool:
@@ -53,15 +54,16 @@ class Waiting:
 
     def __init__(self, directory: Path, priority: int) -> None:
         self._path = directory / f"waiting-{priority:03d}.lock"
-        self._fd = -1
+        self._file: PrivateFile | None = None
 
     def __enter__(self) -> Waiting:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        self._file = PrivateFile(self._path)
+        fcntl.flock(self._file.fd, fcntl.LOCK_SH)
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._fd)
+        if self._file is not None:
+            self._file.close()
 
 
 def somebody_waits_above(directory: Path, priority: int) -> bool:
@@ -73,11 +75,11 @@ def somebody_waits_above(directory: Path, priority: int) -> bool:
 
 
 def _is_held(path: Path) -> bool:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    file = PrivateFile(path, os.O_RDWR)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:
-        os.close(fd)
+        file.close()
     return False

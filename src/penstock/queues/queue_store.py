@@ -18,6 +18,7 @@ from typing import Any
 
 from penstock.errors import CorruptionError, DiskFullError
 from penstock.queues.queue_config import QueueConfig
+from penstock.storage.forks import closes_in_child, held, leave
 
 STORE_FILE = "queues.sqlite3"
 _SCHEMA = """
@@ -45,7 +46,6 @@ CREATE TABLE IF NOT EXISTS attempts (
     queue TEXT NOT NULL, id TEXT NOT NULL, receipts TEXT NOT NULL, made_ms INTEGER NOT NULL, PRIMARY KEY (queue, id)
 ) STRICT;
 """
-_abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 
 
 class QueueStore:
@@ -53,8 +53,9 @@ class QueueStore:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / STORE_FILE
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._connection = self._connect()
+        closes_in_child(self)
 
     def _connect(self) -> sqlite3.Connection:
         try:
@@ -68,10 +69,13 @@ class QueueStore:
             raise CorruptionError(f"the queue store cannot be opened: {error}", str(self._path), 0) from error
         return connection
 
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork."""
+        leave(self._connection, idle)
+        self._lock = held(threading.RLock())
+
     def after_fork(self) -> None:
-        """Leave the parent's connection alone and open one of this process."""
-        _abandoned.append(self._connection)
-        self._lock = threading.RLock()
+        """Open a connection of this process."""
         self._connection = self._connect()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import TopicExistsError, UnknownTopicError
+from penstock.storage.forks import closes_in_child, held, leave
 from penstock.storage.sqlite import connect, typed
 from penstock.storage.topic_config import TopicConfig
 
@@ -25,7 +26,6 @@ CREATE TABLE IF NOT EXISTS topics (
     created_ms INTEGER NOT NULL
 ) STRICT;
 """
-_abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 
 
 class Catalog:
@@ -33,24 +33,20 @@ class Catalog:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / CATALOG_FILE
-        self._lock = threading.Lock()
+        self._lock = held(threading.Lock())
         self._connection = self._connect()
+        closes_in_child(self)
 
     def _connect(self) -> sqlite3.Connection:
         return connect(self._path, _SCHEMA, durable=True)
 
-    def hold(self) -> None:
-        """Nobody is inside of SQLite from here to `release`: a fork must not copy a mutex of it that is taken."""
-        self._lock.acquire()
-
-    def release(self) -> None:
-        """After `hold`, in the same process."""
-        self._lock.release()
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork."""
+        leave(self._connection, idle)
+        self._lock = held(threading.Lock())
 
     def after_fork(self) -> None:
-        """Leave the parent's connection alone and open one of this process."""
-        _abandoned.append(self._connection)
-        self._lock = threading.Lock()
+        """Open a connection of this process."""
         self._connection = self._connect()
 
     def topics(self) -> dict[str, TopicConfig]:

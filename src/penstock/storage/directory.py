@@ -19,6 +19,7 @@ from pathlib import Path
 
 from penstock._native.mapping import os_error
 from penstock.errors import DataDirectoryError, FormatVersionError, LockedError
+from penstock.storage.forks import PrivateFile
 
 FORMAT_VERSION = 1
 META_FILE = "meta.properties"
@@ -101,14 +102,21 @@ def _open_lock_file(path: Path) -> int:
         raise os_error(error.errno or 0, str(path), "opening") from error
 
 
+def _private_lock_file(path: Path) -> PrivateFile:
+    try:
+        return PrivateFile(path)
+    except OSError as error:
+        raise os_error(error.errno or 0, str(path), "opening") from error
+
+
 @contextlib.contextmanager
 def _opening(path: Path) -> Iterator[None]:
-    fd = _open_lock_file(path / _OPEN_LOCK)
+    file = _private_lock_file(path / _OPEN_LOCK)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(file.fd, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(fd)
+        file.close()
 
 
 def _try_exclusive(fd: int) -> bool:
@@ -169,25 +177,28 @@ def exclusive(path: Path | str) -> Iterator[None]:
         raise DataDirectoryError(20, f"{path} is not a directory")
     check_format(path)
     with _opening(path):
-        fd = _open_lock_file(path / _ALIVE_LOCK)
+        file = _private_lock_file(path / _ALIVE_LOCK)
         try:
-            if not _try_exclusive(fd):
+            if not _try_exclusive(file.fd):
                 raise LockedError(11, f"{path} is open in another process (or in this one); close it first")
             yield
         finally:
-            os.close(fd)
+            file.close()
 
 
 class FileLock:
-    """An exclusive lock between processes on a file: `with FileLock(path):`, or `try_acquire` for an election."""
+    """An exclusive lock between processes on a file: `with FileLock(path):`, or `try_acquire` for an election.
+
+    The child of a fork has none of its parent's.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = -1
+        self._file: PrivateFile | None = None
 
     def __enter__(self) -> FileLock:
-        self._fd = _open_lock_file(self._path)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self._file = _private_lock_file(self._path)
+        fcntl.flock(self._file.fd, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -195,20 +206,20 @@ class FileLock:
 
     def try_acquire(self) -> bool:
         """True when this handle holds the lock (now or already), False when another process does."""
-        if self._fd >= 0:
+        if self._file is not None and self._file.fd >= 0:
             return True
-        fd = _open_lock_file(self._path)
-        if not _try_exclusive(fd):
-            os.close(fd)
+        file = _private_lock_file(self._path)
+        if not _try_exclusive(file.fd):
+            file.close()
             return False
-        self._fd = fd
+        self._file = file
         return True
 
     def release(self) -> None:
         """Let go; the kernel does the same when the process dies."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 class SharedLock:
@@ -219,7 +230,7 @@ class SharedLock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._fd = -1
+        self._file: PrivateFile | None = None
         self._depth = 0
         self._thread = threading.RLock()
 
@@ -228,9 +239,9 @@ class SharedLock:
         self._depth += 1
         if self._depth == 1:
             try:
-                if self._fd < 0:
-                    self._fd = _open_lock_file(self._path)
-                fcntl.flock(self._fd, fcntl.LOCK_EX)
+                if self._file is None:
+                    self._file = _private_lock_file(self._path)
+                fcntl.flock(self._file.fd, fcntl.LOCK_EX)
             except BaseException:
                 self._depth = 0
                 self._thread.release()
@@ -239,8 +250,8 @@ class SharedLock:
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
-        if self._depth == 0:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        if self._depth == 0 and self._file is not None:
+            fcntl.flock(self._file.fd, fcntl.LOCK_UN)
         self._thread.release()
 
     @property
@@ -249,16 +260,16 @@ class SharedLock:
         return self._depth > 1
 
     def after_fork(self) -> None:
-        """In the child: open anew, for the parent's lock is that of the shared descriptor."""
+        """In the child: open anew; the parent's descriptor is closed."""
         self.close()
         self._thread = threading.RLock()
         self._depth = 0
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __del__(self) -> None:
         self.close()

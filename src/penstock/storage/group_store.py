@@ -21,6 +21,7 @@ from typing import Any
 
 from penstock._native.words import CommitTable, WordTable
 from penstock.storage.directory import SharedLock
+from penstock.storage.forks import closes_in_child, held, leave
 from penstock.storage.sqlite import connect, typed, typed_error
 
 GROUPS_FILE = "groups.sqlite3"
@@ -84,7 +85,6 @@ CREATE TABLE IF NOT EXISTS transactional (
     process TEXT NOT NULL
 ) STRICT;
 """
-_abandoned: list[sqlite3.Connection] = []  # a parent's connections, never to be closed in a forked child
 EPOCH, HEARTBEAT = 0, 1
 COORDINATOR_SLOT = 0  # its heartbeat says when the elected process looked last
 PENDING_WORD = 0  # not 0: a transaction is decided and its group offsets may not be applied
@@ -114,32 +114,28 @@ class GroupStore:
     def __init__(self, directory: Path, durable: bool) -> None:
         self._path = directory / GROUPS_FILE
         self._durable = durable
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self.exclusive = _Exclusive(directory / _LOCK_FILE, self._finish_pending)
         self._depth = 0
         self.finish_pending: Callable[[], None] | None = None
         self.commits = CommitTable(str(directory / COMMITS_FILE))
         self.slots = WordTable(str(directory / SLOTS_FILE))
-        self._connection = self._connect()
+        with self.exclusive:
+            self._connection = self._connect()
+        closes_in_child(self)
 
     def _connect(self) -> sqlite3.Connection:
-        with self.exclusive:
-            return connect(self._path, _SCHEMA, durable=self._durable)
+        return connect(self._path, _SCHEMA, durable=self._durable)
 
-    def hold(self) -> None:
-        """No other thread is inside of SQLite until `release`: a fork must not copy a mutex of it that is taken."""
-        self._lock.acquire()
-
-    def release(self) -> None:
-        """After `hold`, in the same process."""
-        self._lock.release()
-
-    def after_fork(self) -> None:
-        """Leave the parent's connection alone and open one of this process."""
-        _abandoned.append(self._connection)
-        self._lock = threading.RLock()
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork."""
+        leave(self._connection, idle)
+        self._lock = held(threading.RLock())
         self._depth = 0
         self.exclusive.after_fork()
+
+    def after_fork(self) -> None:
+        """Open a connection of this process. What a dead process left pending waits for the first `change`."""
         self._connection = self._connect()
 
     def _finish_pending(self) -> None:

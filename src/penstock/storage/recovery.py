@@ -27,6 +27,7 @@ from typing import Any
 from penstock._native.mapping import os_error
 from penstock._native.partition import Bells, Partition, read_control
 from penstock.errors import CorruptionError
+from penstock.storage.forks import PrivateFile
 from penstock.storage.index_file import rebuild_indexes
 from penstock.storage.segment_file import (
     CONTROL_FILE,
@@ -62,7 +63,7 @@ def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnati
     """Bring a partition's control file into this incarnation; returns its path."""
     control = directory / CONTROL_FILE
     try:
-        fd = os.open(control, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        file = PrivateFile(control)
     except FileNotFoundError as error:
         raise CorruptionError(
             "the partition's directory is missing", str(directory), 0, "a directory", "nothing"
@@ -70,14 +71,14 @@ def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnati
     except OSError as error:
         raise os_error(error.errno or 0, str(control), "opening") from error
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        fcntl.flock(file.fd, fcntl.LOCK_EX)
         state = read_control(str(control))
         # the boot counts too: a power cut may have taken back the number of the incarnation
         made = (state["incarnation"], state["boot_id"]) if state else None
         if made != (incarnation.number, incarnation.boot_id):
-            _bring_up(directory, control, fd, state, _Place(topic, number, bells), incarnation)
+            _bring_up(directory, control, file.fd, state, _Place(topic, number, bells), incarnation)
     finally:
-        os.close(fd)
+        file.close()
     return control
 
 

@@ -32,6 +32,7 @@ from penstock.metrics import Metrics
 from penstock.storage.catalog import Catalog
 from penstock.storage.compaction import Compaction, compact
 from penstock.storage.directory import BELLS_FILE, Directory, FileLock, boot_id
+from penstock.storage.forks import held
 from penstock.storage.group_store import GroupStore
 from penstock.storage.metrics_store import MetricsStore
 from penstock.storage.partition_log import PartitionLog
@@ -91,7 +92,7 @@ class Broker:
         self._groups = GroupStore(self.path, fsync == "always")
         self._metrics_store = MetricsStore(self.path) if metrics else None
         self._metrics_reader: MetricsReader | None = None
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._topics: dict[str, TopicConfig] = {}
         self._topics_generation = -1
         self._logs: dict[tuple[str, int], PartitionLog] = {}
@@ -476,19 +477,8 @@ class Broker:
         directory.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
 
-    def _before_fork(self) -> None:
-        """No thread of this process is in the middle of what the child would find half done and never see finished."""
-        self._groups.hold()
-        self._lock.acquire()
-        self._catalog.hold()
-
-    def _after_fork_in_parent(self) -> None:
-        self._catalog.release()
-        self._lock.release()
-        self._groups.release()
-
     def _after_fork(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._election.release()
         self._directory.rejoin()
         self._catalog.after_fork()
@@ -510,25 +500,13 @@ def _check_interval(name: str, value: object) -> None:
         raise InvalidConfigError(f"{name} is {value!r}; allowed is an int of at least 1")
 
 
-_forking: list[Broker] = []
-
-
-def _before_fork() -> None:
-    for broker in list(_live):
-        broker._before_fork()
-        _forking.append(broker)
-
-
-def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop()._after_fork_in_parent()
-
-
 def _after_fork_in_child() -> None:
-    brokers, _forking[:] = list(_forking), []
-    for broker in brokers:
+    for broker in list(_live):
         if not broker.closed:
-            broker._after_fork()
+            try:
+                broker._after_fork()
+            except Exception:  # the other brokers of this child are as good as ever
+                _log.exception("the broker of %s cannot be used in this child", broker.path)
 
 
 def _close_at_exit() -> None:
@@ -537,4 +515,4 @@ def _close_at_exit() -> None:
 
 
 atexit.register(_close_at_exit)
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

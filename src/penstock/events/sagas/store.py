@@ -9,7 +9,6 @@ Any thread and process. A former owner that comes back late changes nothing: che
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.events.sagas.state import SagaState, decode_state, encode_state
+from penstock.storage.forks import closes_in_child, held, leave
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sagas (
@@ -37,26 +37,32 @@ class SagaStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.RLock()
+        self._lock = held(threading.RLock())
         self._connection: sqlite3.Connection | None = None
-        self._process = 0
+        closes_in_child(self)
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork: the next use opens a connection of its own."""
+        leave(self._connection, idle)
+        self._connection = None
+        self._lock = held(threading.RLock())
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
-            if self._connection is None or self._process != os.getpid():  # a fork must not share it
+            if self._connection is None:
                 self._path.parent.mkdir(exist_ok=True)
                 connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(_SCHEMA)
-                self._connection, self._process = connection, os.getpid()
+                self._connection = connection
             yield self._connection
 
     def close(self) -> None:
         """Close the file; it is opened again when it is needed."""
         with self._lock:
-            if self._connection is not None and self._process == os.getpid():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 

@@ -327,9 +327,6 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         self.broker._unregister(self)
 
     def _after_fork(self) -> None:
-        self._erasure.keys.after_fork()
-        self._snapshot_file.after_fork()
-        self._subscription_file.file.after_fork()
         self._core.after_fork()
 
     def __enter__(self) -> Self:
