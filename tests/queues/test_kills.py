@@ -117,6 +117,10 @@ class Killing:
         process = subprocess.Popen([*command, str(begin) if role == "sender" else group])
         self.processes.append((role, group, process))
 
+    def under_way(self) -> bool:
+        """Some were sent, and one was settled."""
+        return self.sends.read_bytes().count(b"sent ") > 10 and b"ack" in self.log.read_bytes()
+
     def run(self, kills: int) -> None:
         """Kill so many, each after some time, and start another in its place."""
         self.start("sender", "")
@@ -124,7 +128,7 @@ class Killing:
             self.start("worker", group)
             self.start("worker", group)
         begun = time.monotonic()
-        while b"ack" not in self.log.read_bytes() and time.monotonic() < begun + 30:
+        while not self.under_way() and time.monotonic() < begun + 60:
             time.sleep(0.01)
         try:
             for _ in range(kills):

@@ -115,6 +115,7 @@ def remove_process(store: GroupStore, connection: Connection, token: str, now_ms
         if instance is None:
             remove_member(store, connection, member, now_ms)
         else:
+            release_partitions(store, connection, member)
             park_member(connection, member, now_ms)
     detach(connection, "process", token, now_ms)
     for (slot,) in connection.execute("SELECT slot FROM processes WHERE token = ?", (token,)).fetchall():
