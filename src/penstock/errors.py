@@ -126,6 +126,12 @@ class QueueFullError(PenstockError, RuntimeError):
     retriable = True
 
 
+class TopicFullError(QueueFullError):
+    """The partition is at its `retention_bytes` and the topic's `full_policy` is "refuse-new"; nothing was stored.
+
+    What a producer buffered stays buffered. It goes on once retention, `delete_records` or settled messages made room."""
+
+
 class OverLimitError(PenstockError, RuntimeError):
     """As many messages are in flight as the queue's `max_in_flight` allows."""
 

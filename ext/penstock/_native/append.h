@@ -21,6 +21,8 @@
 #define APPEND_SEQUENCE 7 /* batches of the producer are missing before this one */
 #define APPEND_DUPLICATE 8 /* stored before: nothing to do */
 #define APPEND_CONFLICT 9  /* the log does not end where it was expected to */
+#define APPEND_FULL 10     /* the partition would be larger than it may be */
+#define APPEND_COUNT 11    /* how large the partition is has to be counted first */
 
 #define WRITE_CALL_MIN (16 << 10)
 #define SMALL_RUN_MIN 4
@@ -36,6 +38,7 @@ typedef struct {
     int64_t base_offset; /* of the mapped segment; -1: none */
     int64_t log_length, index_length, time_index_length; /* of the maps */
     int64_t segment_bytes, segment_ms;
+    int64_t full_bytes; /* what would make the partition larger is refused; -1: nothing is */
     int64_t dead_owners; /* how often the lock came from a writer that died */
     int sync_each; /* every append is followed by a sync */
     int small_run; /* small appends since a large one */
@@ -131,6 +134,10 @@ static inline int append_locked(append_writer *w, const char *batch, int64_t siz
     case PRODUCER_STALE: return APPEND_FENCED;
     case PRODUCER_GAP: return APPEND_SEQUENCE;
     case PRODUCER_DUPLICATE: return APPEND_DUPLICATE;
+    }
+    if (w->full_bytes >= 0 && !(load_be16(batch + BATCH_ATTRIBUTES) & ATTRIBUTE_CONTROL)) { /* a transaction can always end */
+        if (c->counted_generation != s.generation + 1 || c->counted_start != s.log_start_offset) return APPEND_COUNT;
+        if (c->counted_bytes + s.end_position + size > w->full_bytes) return APPEND_FULL;
     }
     if (s.active_base_offset != w->base_offset) return APPEND_REFRESH;
     position = s.end_position;

@@ -6,6 +6,7 @@
  *   192   bytes allocated to the active log, index and time index
  *   256   sequence: its low bit names the published slot
  *   320   slot 0           448  slot 1
+ *   576   bytes before the active segment, counted where `full_policy` needs them, and of which segments
  *   1024  checkpoint 0     1536 checkpoint 1   (a slot as of the last fsync, with its checksum)
  *   2048  the newest producers, see `producers.h`
  *
@@ -109,7 +110,10 @@ typedef struct {
     uint64_t sequence;
     char pad1[56];
     control_slot slots[2];
-    char pad2[1024 - 576];
+    int64_t counted_generation; /* + 1: of the segments that were counted; 0: none */
+    int64_t counted_start;      /* the log start then */
+    int64_t counted_bytes;      /* with `end_position`: the bytes of the batches from there on */
+    char pad2[1024 - 600];
     union { control_checkpoint value; char pad[512]; } checkpoints[2];
     producer_entry producers[PRODUCER_SETS * PRODUCER_WAYS];
 } control_file;

@@ -46,6 +46,9 @@ cdef extern from "control.h" nogil:
         int64_t last_sync_ns
         uint32_t sync_word
         control_slot slots[2]
+        int64_t counted_generation
+        int64_t counted_start
+        int64_t counted_bytes
         checkpoint_cell checkpoints[2]
 
     ctypedef struct lock_handle:

@@ -25,6 +25,7 @@ cdef extern from "metrics.h" nogil:
         ERROR_OUT_OF_ORDER
         ERROR_TOO_LARGE
         ERROR_CONFLICT
+        ERROR_FULL
     const char *METRICS_MAGIC
 
     ctypedef struct metrics_histogram:

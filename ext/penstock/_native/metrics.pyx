@@ -44,7 +44,7 @@ cdef extern from "metrics.h" nogil:
 PARTITION, SHARE, GROUP = METRICS_PARTITION, METRICS_SHARE, METRICS_GROUP
 SLOT_WORDS = METRICS_SLOT_BYTES // 8
 BUCKETS = METRICS_BUCKETS
-ERRORS = ("disk_full", "io", "corruption", "out_of_range", "fenced", "out_of_order", "too_large", "conflict")
+ERRORS = ("disk_full", "io", "corruption", "out_of_range", "fenced", "out_of_order", "too_large", "conflict", "full")
 HISTOGRAM_WORDS = W_HISTOGRAM_WORDS
 HISTOGRAMS = {
     PARTITION: ("append_ns", "poll_ns", "sync_ns", "batch_records", "batch_bytes"),

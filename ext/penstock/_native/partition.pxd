@@ -25,6 +25,7 @@ cdef extern from "append.h" nogil:
         int64_t time_index_length
         int64_t segment_bytes
         int64_t segment_ms
+        int64_t full_bytes
         int64_t dead_owners
         int sync_each
         int small_run
@@ -42,6 +43,8 @@ cdef extern from "append.h" nogil:
         APPEND_SEQUENCE
         APPEND_DUPLICATE
         APPEND_CONFLICT
+        APPEND_FULL
+        APPEND_COUNT
 
     int append_locked(
         append_writer *w, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t *base_offset,

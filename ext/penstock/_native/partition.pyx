@@ -3,7 +3,7 @@
 Thread and process safety: any number of threads and processes append and fetch; a batch is visible to all of them at
 once when `append` returns. The lock is only waited for without the GIL. What is rare (rolling, mapping another segment,
 recovery) is Python, in the subclass `penstock.storage.partition_log.PartitionLog`: `_refresh_writer(min_bytes)`,
-`_roll(base_offset, batch_bytes)`, `_segment_of(offset, active)`, `_segment_after(base, active)`,
+`_roll(base_offset, batch_bytes)`, `_count_bytes()`, `_make_room()`, `_segment_of(offset, active)`, `_segment_after(base, active)`,
 `_reopen_segment(base)`, `_sync_segments(first, last)`, `_load_transactions()`.
 
 Crash policy: see `control.h`.
@@ -46,6 +46,7 @@ from penstock._native.metrics cimport (
     ERROR_CORRUPTION,
     ERROR_DISK_FULL,
     ERROR_FENCED,
+    ERROR_FULL,
     ERROR_IO,
     ERROR_OUT_OF_ORDER,
     ERROR_OUT_OF_RANGE,
@@ -81,6 +82,7 @@ from penstock.errors import (
     InvalidArgumentError,
     OffsetOutOfRangeError,
     OutOfOrderSequenceError,
+    TopicFullError,
     UnknownTopicError,
 )
 
@@ -286,6 +288,7 @@ cdef class Partition:
         self.writer.control = self.control
         self.writer.bell = self.bell.words
         self.writer.base_offset = -1
+        self.writer.full_bytes = -1
         self._reset_locks()
 
     def _reset_locks(self):
@@ -351,6 +354,10 @@ cdef class Partition:
                 raise ConcurrencyError(
                     f"expected_offset is {expected}; {self.topic}-{self.number} ends at {offset}", actual_offset=offset
                 )
+            elif rc == APPEND_COUNT:
+                self._count_bytes()
+            elif rc == APPEND_FULL and self._make_room():
+                pass
             else:
                 raise self._refused(rc, batch)
             rc = APPEND_BUSY
@@ -367,6 +374,12 @@ cdef class Partition:
             return FencedError(
                 f"epoch {<int16_t>load_be16(batch + BATCH_PRODUCER_EPOCH)} of producer {<int64_t>load_be64(batch + BATCH_PRODUCER_ID)} "
                 "is over: its name or transactional_id was taken over, or its transaction took too long"
+            )
+        if rc == APPEND_FULL:
+            metrics_error(w.metrics, ERROR_FULL)
+            return TopicFullError(
+                f"{self.topic}-{self.number} has no room for a batch of {load_be32(batch + BATCH_LENGTH) + BATCH_LOG_OVERHEAD} bytes: "
+                f"retention_bytes is {w.full_bytes} and full_policy 'refuse-new'; nothing of it was stored"
             )
         if rc == APPEND_SEQUENCE:
             metrics_error(w.metrics, ERROR_OUT_OF_ORDER)
@@ -452,10 +465,20 @@ cdef class Partition:
         self.writer.log = self.writer.index = self.writer.time_index = NULL
         self.log_map = self.index_map = self.time_index_map = None
 
-    def _set_limits(self, int64_t segment_bytes, int64_t segment_ms):
-        """Roll by these from now on."""
+    def _set_limits(self, int64_t segment_bytes, int64_t segment_ms, int64_t full_bytes):
+        """Roll by the first two, and refuse what would make the partition larger than the third (-1: nothing), from now on."""
         self.writer.segment_bytes = segment_bytes
         self.writer.segment_ms = segment_ms
+        self.writer.full_bytes = full_bytes
+
+    def _set_counted(self, int64_t generation, int64_t start, int64_t bytes_before):
+        """So many bytes lie between the log start and the active segment, as of that state (less than 0: the start is in
+        the active segment). It counts until the segments or the start change. Requires the writer lock."""
+        cdef control_file *c = self.control
+        c.counted_generation = 0  # a writer that is killed in between leaves nothing half true
+        c.counted_start = start
+        c.counted_bytes = bytes_before
+        c.counted_generation = generation + 1
 
     @property
     def sync_each(self):
@@ -544,6 +567,7 @@ cdef class Partition:
             raise os_error(rc, self.control_map.path, "making the locks of")
         self.control.incarnation = incarnation
         self.control.pending_appends = 0
+        self.control.counted_generation = 0
         self._reset_locks()
 
     @property

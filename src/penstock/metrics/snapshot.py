@@ -51,7 +51,7 @@ class _Log:
     syncs: int
     """How often the log was forced to the disk."""
     errors: dict[str, int]
-    """Calls that failed, by kind: disk_full io corruption out_of_range fenced out_of_order too_large conflict."""
+    """Calls that failed, by kind: disk_full io corruption out_of_range fenced out_of_order too_large conflict full."""
     words: Words = field(repr=False, compare=False)
 
     @property

@@ -25,11 +25,12 @@ from penstock.queues.ownership import Ownership
 from penstock.queues.queue import Queue
 from penstock.queues.queue_config import QueueConfig
 from penstock.queues.queue_store import QueueStore
-from penstock.queues.retention_policy import check_group, trim
+from penstock.queues.retention_policy import check_group, trim, trim_partition
 from penstock.queues.router import Router
 from penstock.queues.schedule import Schedule, Schedules
 from penstock.queues.share_group import ShareGroup
 from penstock.storage.directory import SharedLock
+from penstock.storage.partition_log import PartitionLog
 from penstock.storage.topic_config import check_topic_name
 from penstock.streams.broker import Broker as LogBroker
 
@@ -371,6 +372,10 @@ class Broker(LogBroker):
             except UnknownTopicError:
                 continue  # likewise
         return True
+
+    def _filled(self, log: PartitionLog) -> None:
+        super()._filled(log)
+        trim_partition(self, log)
 
     def sync(self) -> None:
         """Everything this process stored and settled is on the disk when this returns."""

@@ -27,16 +27,26 @@ def trim(broker: Broker, topic: str, policy: str) -> None:
         return
     committed = _committed(broker, topic) if policy == INTEREST else []
     for number in range(broker._topic_config(topic).partitions):
-        log = broker._log(topic, number)
-        needed = [offsets[number] for offsets in committed if number in offsets]
-        needed += [_first_unsettled(broker, log, group) for group in groups_of(log)]
-        end = int(log.log_end_offset)
-        if policy == WORK_QUEUE and not needed:
-            continue  # nobody has begun to work on it
-        start = min([*needed, end])
-        if start == end > log.log_start_offset:
-            log.roll_active()  # so that its file can go
-        log.delete_before(start)
+        _trim_partition(broker, broker._log(topic, number), policy, committed)
+
+
+def trim_partition(broker: Broker, log: PartitionLog) -> None:
+    """The same in one partition."""
+    policy = log.config.retention_policy
+    if policy != LIMITS:
+        _trim_partition(broker, log, policy, _committed(broker, log.topic) if policy == INTEREST else [])
+
+
+def _trim_partition(broker: Broker, log: PartitionLog, policy: str, committed: list[dict[int, int]]) -> None:
+    needed = [offsets[log.number] for offsets in committed if log.number in offsets]
+    needed += [_first_unsettled(broker, log, group) for group in groups_of(log)]
+    end = int(log.log_end_offset)
+    if policy == WORK_QUEUE and not needed:
+        return  # nobody has begun to work on it
+    start = min([*needed, end])
+    if start == end > log.log_start_offset:
+        log.roll_active()  # so that its file can go
+    log.delete_before(start)
 
 
 def check_group(broker: Broker, topic: str, group: str) -> None:

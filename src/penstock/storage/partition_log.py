@@ -62,10 +62,12 @@ class PartitionLog(Partition):
         config: TopicConfig,
         incarnation: Incarnation,
         on_roll: Callable[[PartitionLog], None] | None = None,
+        on_full: Callable[[PartitionLog], None] | None = None,
     ) -> None:
         self.directory = directory
         self.config = config
         self._on_roll = on_roll
+        self._on_full = on_full
         self._generation = -1
         self._bases: list[int] = []
         self._segments: dict[int, ReadSegment] = {}
@@ -84,7 +86,7 @@ class PartitionLog(Partition):
         """Use this configuration from now on."""
         self.config = config
         self.__class__ = CompactedLog if config.compacts else PartitionLog
-        self._set_limits(config.segment_bytes, config.segment_ms)
+        self._set_limits(config.segment_bytes, config.segment_ms, config.full_bytes)
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -149,6 +151,44 @@ class PartitionLog(Partition):
         self._map_writer(new_base, batch_bytes)
         if self.sync_each:
             sync_directory(self.directory)
+
+    def _count_bytes(self) -> None:
+        """Count what lies before the active segment, for writers who may have to refuse."""
+        while True:
+            state = self._state()
+            try:
+                found = self._bytes_before_active(state)
+            except (FileNotFoundError, OffsetOutOfRangeError):
+                if _same_extent(state, self._state()):
+                    raise
+                continue  # retention or compaction came between
+            with self._locked() as now:
+                if _same_extent(state, now):
+                    self._set_counted(state["generation"], state["log_start_offset"], found)
+                    return
+
+    def _bytes_before_active(self, state: dict[str, Any]) -> int:
+        """Bytes of batches from the log start up to the active segment; less than 0 when the start is inside that."""
+        start: int = state["log_start_offset"]
+        active: int = state["active_base_offset"]
+        if start == state["log_end_offset"]:
+            return -int(state["end_position"])
+        bases = [base for base in bases_in(self.directory) if base <= active]
+        first = bases[max(bisect.bisect_right(bases, start) - 1, 0)]
+        position = 0
+        if first < start:
+            region = self.fetch(start, 1)
+            if region is not None:
+                first, position = region.segment.base_offset, region.position
+        sizes = [segment_path(self.directory, base, ".log").stat().st_size for base in bases if first <= base < active]
+        return sum(sizes) - position
+
+    def _make_room(self) -> bool:
+        """The partition is full: delete what need not be kept. Whether anything was."""
+        before = self._state()
+        if self._on_full is not None:
+            self._on_full(self)
+        return not _same_extent(before, self._state())
 
     def _seal(self, state: dict[str, Any]) -> None:
         """Complete the time index and cut the active segment's files to their data. Requires the writer lock."""
@@ -467,6 +507,10 @@ class CompactedLog(PartitionLog):
             except (CorruptionError, FileNotFoundError):
                 if self._state()["generation"] == generation:  # it is not compaction
                     raise
+
+
+def _same_extent(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[name] == other[name] for name in ("generation", "log_start_offset"))
 
 
 def _create_empty(path: Path) -> None:

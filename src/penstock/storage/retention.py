@@ -12,7 +12,8 @@ def enforce_retention(log: PartitionLog, now_ms: int) -> int:
     """Delete whole segments past the topic's retention, oldest first; returns the new log start offset.
 
     By time: segments whose newest record is older than `retention_ms`, the active one included (it is rolled first).
-    By size: while what would be left is at least `retention_bytes`. Nothing is deleted with an empty `cleanup_policy`.
+    By size: while what would be left is at least `retention_bytes`, unless the topic refuses new records instead.
+    Nothing is deleted with an empty `cleanup_policy`.
     """
     while True:
         before = log.log_start_offset
@@ -33,14 +34,15 @@ def _enforce(log: PartitionLog, now_ms: int) -> int:
     state = log._state()
     bases = log.segments()
     keep_from: int = state["log_start_offset"]
-    total = log.size_bytes() if config.retention_bytes >= 0 else 0
+    limit = config.discards_above_bytes
+    total = log.size_bytes() if limit >= 0 else 0
     for base, following in itertools.pairwise(bases):
         if following <= keep_from:
             continue  # another thread or process is deleting it
         expired = config.retention_ms >= 0 and now_ms - log._newest_timestamp(base, state) > config.retention_ms
-        if not expired and config.retention_bytes >= 0:
+        if not expired and limit >= 0:
             size = segment_path(log.directory, base, ".log").stat().st_size
-            expired = total - size >= config.retention_bytes
+            expired = total - size >= limit
             total -= size
         if not expired:
             break

@@ -14,6 +14,7 @@ DAY_MS = 86_400_000
 MAX_PARTITIONS = 10_000
 CODECS = ("producer", "none", "gzip", "snappy", "lz4", "zstd")
 RETENTION_POLICIES = ("limits", "work-queue", "interest")
+FULL_POLICIES = ("discard-old", "refuse-new")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,249}\Z")
 
 # name: (least, most); -1 for "unlimited" is allowed where least is -1
@@ -33,6 +34,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "compression_type": CODECS,
     "message_timestamp_type": ("CreateTime", "LogAppendTime"),
     "retention_policy": RETENTION_POLICIES,
+    "full_policy": FULL_POLICIES,
 }
 
 
@@ -45,7 +47,7 @@ class TopicConfig:
     retention_ms: int = 7 * DAY_MS
     """Segments whose newest record is older are deleted; -1: never."""
     retention_bytes: int = -1
-    """The oldest segments are deleted while the partition is larger; -1: unlimited."""
+    """The oldest segments are deleted while the partition is larger, or see `full_policy`; -1: unlimited."""
     segment_bytes: int = GIB
     """A new segment begins when this size would be passed; 1 MiB to 2 GiB - 1."""
     segment_ms: int = 7 * DAY_MS
@@ -70,6 +72,20 @@ class TopicConfig:
     """NATS's retention: `limits` (age and size), `work-queue` (besides, records that the topic's one share group has
     settled are deleted), `interest` (those that every share group and consumer group is done with)."""
 
+    full_policy: str = "discard-old"
+    """Of a partition that has `retention_bytes`: `discard-old` deletes its oldest segments, `refuse-new` refuses what would
+    make it larger, with `TopicFullError`."""
+
+    @property
+    def full_bytes(self) -> int:
+        """What would make a partition larger is refused; -1: nothing is."""
+        return self.retention_bytes if self.full_policy == "refuse-new" else -1
+
+    @property
+    def discards_above_bytes(self) -> int:
+        """The oldest segments are deleted while a partition is larger; -1: never."""
+        return self.retention_bytes if self.full_policy == "discard-old" else -1
+
     @property
     def compacts(self) -> bool:
         """Whether only the newest record of each key is kept."""
@@ -87,7 +103,12 @@ class TopicConfig:
             if name not in known:
                 raise InvalidConfigError(f"unknown configuration {name!r}; known are {', '.join(sorted(known))}")
             check(name, value)
-        return replace(self, **changes)
+        new = replace(self, **changes)
+        if new.full_policy == "refuse-new" and new.retention_bytes < 0:
+            raise InvalidConfigError(
+                "full_policy is 'refuse-new' and retention_bytes -1 (unlimited); give retention_bytes, 0 or more"
+            )
+        return new
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for storing and showing."""

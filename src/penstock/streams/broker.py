@@ -437,14 +437,18 @@ class Broker:
 
     def _open_log(self, name: str, number: int, config: TopicConfig) -> PartitionLog:
         directory = self.path / f"{name}-{number}"
-        log = PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled)
+        log = PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled, self._filled)
         if self._metrics_store is not None:
             self._metrics_store.count_partition(log, self.clock.time_ms())
         return log
 
     def _rolled(self, log: PartitionLog) -> None:
-        if log.config.retention_bytes >= 0:
+        if log.config.discards_above_bytes >= 0:
             enforce_retention(log, self.clock.time_ms())
+
+    def _filled(self, log: PartitionLog) -> None:
+        """A partition that refuses new records is full: what is past its retention goes now."""
+        enforce_retention(log, self.clock.time_ms())
 
     def _open_logs(self) -> list[PartitionLog]:
         with self._lock:
