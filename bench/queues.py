@@ -19,22 +19,11 @@ from typing import Any
 import penstock
 from bench.endurance import private_mib
 from bench.measure import Result, versus
+from bench.queue_workers import QueueWorkers
 from bench.reading import plain
 from bench.writing import distinct_values
 
 BATCH = 100
-
-
-def drain(path: str, begin: Connection, out: Connection) -> None:
-    """In another process: receive and acknowledge until the queue is empty; how many, and from when to when."""
-    with penstock.open(path, fsync="never") as broker:
-        queue = broker.queue("work")
-        out.send("ready")
-        begin.recv()
-        started, seen = time.monotonic(), 0
-        while messages := queue.receive(BATCH, wait=0):
-            seen += len(messages) - len(queue.ack_many(messages))
-        out.send((seen, started, time.monotonic()))
 
 
 def answer(path: str, out: Connection) -> None:
@@ -65,7 +54,7 @@ class Queues:
 
     def run(self) -> list[Result]:
         """The queue bars."""
-        found = [*self._batches(), *self._one_by_one(), *self._backlogs(), self._expiry(), self._workers()]
+        found = [*self._batches(), *self._one_by_one(), *self._backlogs(), self._expiry(), *self._workers()]
         found += [self._wake_up(), self._fifo(), self._routing(), *self._state()]
         self.broker.close()
         return found
@@ -211,35 +200,9 @@ class Queues:
 
     # --- processes -------------------------------------------------------------------------------------------------
 
-    def _drained_by(self, processes: int) -> float:
-        path = self.directory / f"drain{processes}-{time.monotonic_ns()}"
-        with penstock.open(path, fsync="never") as broker:
-            for _ in range(1 if self.quick else 5):  # long enough that their start does not count
-                broker.queue("work").send_many(self.values)
-        context = multiprocessing.get_context("spawn")
-        workers = []
-        for _ in range(processes):
-            begin, begun = context.Pipe()
-            told, tell = context.Pipe()
-            worker = context.Process(target=drain, args=(str(path), begun, tell), daemon=True)
-            worker.start()
-            workers.append((worker, begin, told))
-        for _, _, told in workers:
-            told.recv()
-        for _, begin, _ in workers:
-            begin.send("go")
-        results = [told.recv() for _, _, told in workers]
-        for worker, _, _ in workers:
-            worker.join()
-        shutil.rmtree(path)
-        done = sum(seen for seen, _, _ in results)
-        assert done == self.count * (1 if self.quick else 5)
-        return done / (max(end for *_, end in results) - min(start for _, start, _ in results))
-
-    def _workers(self) -> Result:
-        pairs = [(self._drained_by(4), self._drained_by(1)) for _ in range(max(1, self.rounds))]
-        four, one = (statistics.median(side) for side in zip(*pairs, strict=True))
-        return Result("4 worker processes on one queue / 1", four, one, "messages/s", four / one, 1.5)
+    def _workers(self) -> list[Result]:
+        total = 20_000 if self.quick else max(2_000_000, 2 * self.count)
+        return QueueWorkers(self.directory, self.values, total, max(1, self.rounds)).run()
 
     def _wake_up(self) -> Result:
         path = self.directory / "wake"

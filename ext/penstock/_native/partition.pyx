@@ -465,7 +465,7 @@ cdef class Partition:
         self.writer.log = self.writer.index = self.writer.time_index = NULL
         self.log_map = self.index_map = self.time_index_map = None
 
-    def _set_limits(self, int64_t segment_bytes, int64_t segment_ms, int64_t full_bytes):
+    def _set_limits(self, int64_t segment_bytes, int64_t segment_ms, int64_t full_bytes=-1):
         """Roll by the first two, and refuse what would make the partition larger than the third (-1: nothing), from now on."""
         self.writer.segment_bytes = segment_bytes
         self.writer.segment_ms = segment_ms

@@ -73,8 +73,8 @@ class TopicConfig:
     settled are deleted), `interest` (those that every share group and consumer group is done with)."""
 
     full_policy: str = "discard-old"
-    """Of a partition that has `retention_bytes`: `discard-old` deletes its oldest segments, `refuse-new` refuses what would
-    make it larger, with `TopicFullError`."""
+    """Where a partition is at `retention_bytes`: `discard-old` deletes its oldest segments, `refuse-new` refuses what
+    would make it larger, with `TopicFullError`."""
 
     @property
     def full_bytes(self) -> int:
