@@ -129,7 +129,8 @@ class QueueFullError(PenstockError, RuntimeError):
 class TopicFullError(QueueFullError):
     """The partition is at its `retention_bytes` and the topic's `full_policy` is "refuse-new"; nothing was stored.
 
-    What a producer buffered stays buffered. It goes on once retention, `delete_records` or settled messages made room."""
+    What a producer buffered stays buffered. It goes on once retention, `delete_records` or settled messages made room.
+    """
 
 
 class OverLimitError(PenstockError, RuntimeError):
