@@ -437,7 +437,14 @@ class Broker:
 
     def _open_log(self, name: str, number: int, config: TopicConfig) -> PartitionLog:
         directory = self.path / f"{name}-{number}"
-        log = PartitionLog(directory, name, number, self._bells, config, self._incarnation, self._rolled, self._filled)
+        try:
+            log = PartitionLog(
+                directory, name, number, self._bells, config, self._incarnation, self._rolled, self._filled
+            )
+        except CorruptionError:
+            if name in self._catalog.topics():
+                raise
+            raise UnknownTopicError(f"topic {name!r} was deleted") from None  # its directory goes after its row
         if self._metrics_store is not None:
             self._metrics_store.count_partition(log, self.clock.time_ms())
         return log

@@ -7,11 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.records import RecordCursor
-from penstock.errors import GroupNotEmptyError, InvalidArgumentError, InvalidTypeError, UnknownGroupError
+from penstock.errors import (
+    GroupNotEmptyError,
+    InvalidArgumentError,
+    InvalidTypeError,
+    OffsetOutOfRangeError,
+    UnknownGroupError,
+)
 from penstock.streams.membership import check_group_name, committed_offset
 from penstock.streams.target_offset import target_offset
 from penstock.streams.topic_partition import TopicPartition
-from penstock.streams.unread import unread
+from penstock.streams.unread import Unread, unread
 
 if TYPE_CHECKING:
     from penstock.storage.partition_log import PartitionLog
@@ -120,10 +126,8 @@ class GroupAdmin:
         log = self._broker._log(*place)
         found = committed_offset(self._broker, group, place)
         end = log.log_end_offset
-        left = unread(log, -1 if found is None else found.offset, committed_only)
-        lag_ms = 0
-        if left.records:
-            lag_ms = max(0, self._broker.clock.time_ms() - record_timestamp_ms(log, left.offset))
+        left, stored_ms = _oldest_unread(log, -1 if found is None else found.offset, committed_only)
+        lag_ms = max(0, self._broker.clock.time_ms() - stored_ms) if left.records else 0
         return GroupPartition(
             *place,
             committed=None if found is None else found.offset,
@@ -212,6 +216,18 @@ class GroupAdmin:
         if group_id is None:
             raise UnknownGroupError(f"group {name!r} does not exist")
         return group_id
+
+
+def _oldest_unread(log: PartitionLog, position: int, committed_only: bool) -> tuple[Unread, int]:
+    """What is unread, and the timestamp of the first of it (0 when nothing is)."""
+    while True:
+        left = unread(log, position, committed_only)
+        try:
+            return left, record_timestamp_ms(log, left.offset) if left.records else 0
+        except OffsetOutOfRangeError:
+            if log.log_start_offset <= left.offset:
+                raise
+            # removed at this moment: what is left begins later
 
 
 def record_timestamp_ms(log: PartitionLog, offset: int) -> int:

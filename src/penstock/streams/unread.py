@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.errors import OffsetOutOfRangeError
 from penstock.storage.partition_log import PartitionLog
 
 
@@ -20,9 +21,15 @@ def unread(log: PartitionLog, position: int, committed_only: bool) -> Unread:
 
     Markers, and for `committed_only` the records of aborted transactions, are passed over where they come next.
     """
-    end = log.last_stable_offset if committed_only else log.log_end_offset
-    start = max(position, log.log_start_offset)
-    if start >= end:
-        return Unread(start, 0)
-    offset = log.next_visible(start, end, log.aborted_in(start, end) if committed_only else None)
-    return Unread(offset, end - offset)
+    while True:
+        end = log.last_stable_offset if committed_only else log.log_end_offset
+        start = max(position, log.log_start_offset)
+        if start >= end:
+            return Unread(start, 0)
+        try:
+            offset = log.next_visible(start, end, log.aborted_in(start, end) if committed_only else None)
+        except OffsetOutOfRangeError:
+            if log.log_start_offset <= start:
+                raise
+            continue  # removed at this moment: what is left begins later
+        return Unread(offset, end - offset)
