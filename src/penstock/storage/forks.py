@@ -8,7 +8,7 @@ opened it and in no child. In the child, connections of the parent are closed (a
 again, because SQLite keeps one account of its locks per file and process) and the user opens its own.
 
 Thread and process safety: any. A lock that cannot be had in `PATIENCE_S` (its holder waits for the forking thread) is
-left out, with a warning; the child then never touches what it guards.
+left out, with a warning: the fork goes on, the child leaves the parent's connections alone, and may find SQLite busy.
 """
 
 from __future__ import annotations
