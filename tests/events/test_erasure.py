@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing
@@ -376,3 +377,24 @@ def test_two_who_make_the_key_of_one_subject_share_it(tmp_path: Path) -> None:
     assert one.keys_for(["b"], 3) == two.keys_for(["b"], 3)
     one.close()
     two.close()
+
+
+def test_many_who_forget_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """SQLite refuses a checkpoint at once, without its busy time-out, while another one is under way."""
+    subjects = [[f"{row}-{column}" for column in range(8)] for row in range(4)]
+    failed: list[BaseException] = []
+
+    def forget(mine: list[str]) -> None:
+        with closing(KeyStore(tmp_path / "k.sqlite3")) as keys:
+            try:
+                keys.keys_for(mine, 1)
+                assert all(keys.forget(subject, 2) for subject in mine)
+            except BaseException as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=forget, args=(mine,)) for mine in subjects]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []

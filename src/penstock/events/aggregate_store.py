@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from penstock._native.stored_events import StoredEvent
 from penstock.errors import DiskFullError, InvalidArgumentError, InvalidTypeError, LockedError
 from penstock.events.aggregate import Aggregate, check_snapshot_every
+from penstock.events.checks import checked_list, checked_text
 from penstock.events.erasure import Erasure
 from penstock.events.errors import AggregateNotFoundError
 from penstock.events.replay import Replay
@@ -63,11 +64,12 @@ class Snapshots:
 
     def info(self, cls: type[Aggregate], id: str) -> SnapshotInfo | None:
         """What is known of an aggregate's snapshot; None: there is none."""
+        _check_load(cls, id, None, None)
         return self._file.info(id, cls)
 
     def delete(self, id: str | None = None) -> int:
         """Delete the snapshots of an aggregate (default: of all); returns how many there were."""
-        return self._file.delete(id)
+        return self._file.delete(None if id is None else checked_text("id", id))
 
 
 class AggregateStore:
@@ -154,7 +156,7 @@ class AggregateStore:
         snapshot_every: int | None = None,
     ) -> list[AppendResult]:
         """Save several aggregates, all or none; as `save`."""
-        chosen = list(aggregates)
+        chosen = checked_list("aggregates", aggregates)
         return self._save(chosen, [None] * len(chosen), metadata, tags, snapshot_every)
 
     def _save(
@@ -248,15 +250,17 @@ def _after_snapshot(
 
 
 def _until(store: EventStore, stream: str, as_of: datetime | int) -> Iterable[StoredEvent]:
-    at = datetime.fromtimestamp(as_of / 1000, UTC) if isinstance(as_of, int) else as_of
+    try:
+        at = datetime.fromtimestamp(as_of / 1000, UTC) if isinstance(as_of, int) else as_of
+    except (ValueError, OverflowError, OSError) as error:
+        raise InvalidArgumentError(f"as_of is {as_of}; that is no time: {error}") from error
     return store.read(stream, until=at)
 
 
 def _check_load(cls: object, id: object, version: object, as_of: object) -> None:
     if not (isinstance(cls, type) and issubclass(cls, Aggregate)) or cls is Aggregate:
         raise InvalidTypeError(f"cls is {cls!r}; a class derived from events.Aggregate is needed")
-    if not isinstance(id, str) or not id:
-        raise InvalidTypeError(f"id is {id!r}; a str that is not empty is needed")
+    checked_text("id", id)
     if version is not None and (type(version) is not int or version < 0):
         raise InvalidArgumentError(f"version is {version!r}; allowed are None and an int from 0")
     if as_of is None:

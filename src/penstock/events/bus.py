@@ -19,6 +19,7 @@ from penstock.events.bus_handler import EventType, Handler, checked_function, ch
 from penstock.events.bus_letters import DeadLetter, dead_letter
 from penstock.events.bus_runner import Runner
 from penstock.events.bus_source import CopySource, ShareSource, Source, dead_name, retry_name
+from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event
@@ -91,11 +92,11 @@ class EventBus(Runner):
 
         `keys`: one for each, or a function of the event. `options`: see `publish`; they hold for all.
         """
-        given = list(events)
+        given = checked_list("events", events)
         if callable(keys):
             named: list[Key] = [keys(event) for event in given]
         else:
-            named = [None] * len(given) if keys is None else list(keys)
+            named = [None] * len(given) if keys is None else checked_list("keys", keys)
         if len(named) != len(given):
             raise InvalidArgumentError(f"keys has {len(named)} items; as many as events are needed, {len(given)}")
         envelopes = [self._wrap(event, options) for event in given]
@@ -149,6 +150,12 @@ class EventBus(Runner):
         Raises `InvalidTypeError`, `InvalidConfigError`.
         """
         types = checked_types(event_types)
+        if group is not None:
+            checked_text("group", group)
+        if breaker is not None and not isinstance(breaker, CircuitBreaker):
+            raise InvalidTypeError(f"breaker is {breaker!r}; a penstock.events.CircuitBreaker or None is needed")
+        if start not in (None, "earliest", "latest"):
+            raise InvalidConfigError(f"start is {start!r}; allowed are 'earliest', 'latest'")
         if retry is not None and not isinstance(retry, Retry):
             raise InvalidTypeError(f"retry is {retry!r}; a penstock.events.Retry or None is needed")
         if not isinstance(idempotent, (bool, Inbox)):
@@ -209,6 +216,7 @@ class EventBus(Runner):
 
     def dead_letters(self, group: str | None = None, max_letters: int = 1000) -> list[DeadLetter]:
         """What groups of this topic gave up (default: all groups), the oldest of each first. Takes nothing away."""
+        checked_number("max_letters", max_letters, 0, 1 << 62, whole=True)
         found: list[DeadLetter] = []
         for name in self._dead_groups() if group is None else [group]:
             queue_name = dead_name(self.topic, name)
@@ -288,6 +296,7 @@ def _topic(broker: Broker, name: str, partitions: int | None, config: dict[str, 
 
 def _key_bytes(key: Key, envelope: Envelope) -> bytes:
     if isinstance(key, str):
+        check_unicode("key", key)
         return key.encode()
     if key is None:
         return envelope.message_id.encode()

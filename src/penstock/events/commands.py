@@ -275,6 +275,7 @@ def _validated(command: Any) -> Any:
     """The command, its fields checked against their types."""
     try:
         msgspec.convert(msgspec.to_builtins(command), type(command))
+        msgspec.json.encode(command)
     except (TypeError, ValueError) as error:
         raise InvalidCommandError(f"{type(command).__name__} is not valid: {error}") from error
     return command

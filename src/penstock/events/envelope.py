@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -10,6 +11,7 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import InvalidTypeError
 from penstock.events import cloudevents
+from penstock.events.checks import checked_text
 from penstock.events.context import current_envelope
 from penstock.events.errors import InvalidEventError
 from penstock.events.event import Event
@@ -74,6 +76,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
             raise InvalidTypeError(f"event is {type(event).__name__}; an object of an Event class is needed")
         if not isinstance(source, str) or not source:
             raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
+        if message_id or correlation_id or causation_id or metadata or timestamp:
+            _check_options(message_id, correlation_id, causation_id, metadata, timestamp)
         cause = current_envelope()
         message_id = message_id or new_message_id()
         inherited = UNKNOWN if cause is None else {name: cause.metadata.get(name) for name in UNKNOWN}
@@ -109,8 +113,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
         return registry.decode(self.type, self.version, raw, cls)
 
     def to_json(self) -> bytes:
-        """The wire form, UTF-8."""
-        return _encode(self)
+        """The wire form, UTF-8. Raises `InvalidTypeError` (something in it has no JSON form)."""
+        try:
+            return _encode(self)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise InvalidTypeError(f"event {self.type!r} has no JSON form: {error}") from error
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Envelope:
@@ -129,7 +136,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     @classmethod
     def from_cloudevent(cls, event: Data | bytes | str) -> Envelope:
         """The envelope of a CloudEvents 1.0 event in structured form (dict or JSON). Raises `InvalidEventError`."""
-        return cls.from_json(msgspec.json.encode(cloudevents.to_document(event)))
+        try:
+            return cls.from_json(msgspec.json.encode(cloudevents.to_document(event)))
+        except UnicodeError as error:
+            raise InvalidEventError(f"event is no CloudEvent in JSON: {error}") from error
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Envelope):
@@ -145,6 +155,19 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Envelope).decode
+
+
+def _check_options(
+    message_id: object, correlation_id: object, causation_id: object, metadata: object, timestamp: object
+) -> None:
+    names = ("message_id", "correlation_id", "causation_id")
+    for name, value in zip(names, (message_id, correlation_id, causation_id), strict=True):
+        if value:
+            checked_text(name, value)
+    if metadata and not isinstance(metadata, Mapping):
+        raise InvalidTypeError(f"metadata is {metadata!r}; a dict is needed")
+    if timestamp and (not isinstance(timestamp, datetime) or timestamp.tzinfo is None):
+        raise InvalidTypeError(f"timestamp is {timestamp!r}; a datetime with a time zone is needed")
 
 
 def _now(clock: Clock | None) -> datetime:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from penstock.errors import InvalidArgumentError
+from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.registry import registry
 
 
@@ -23,6 +23,8 @@ def _personal_names(name: str, subject: object, personal: Iterable[str]) -> tupl
         raise InvalidArgumentError(
             f"subject of {name} is {subject!r}; allowed is the name of a field, or a text with such"
         )
+    if not isinstance(personal, Iterable):
+        raise InvalidTypeError(f"personal of {name} is {personal!r}; names of its fields are needed")
     names = (personal,) if isinstance(personal, str) else tuple(personal)
     if not all(isinstance(item, str) and item for item in names):
         raise InvalidArgumentError(f"personal of {name} is {personal!r}; allowed are names of its fields")

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
+from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
 from penstock.events.sql import RELEASE, SAVE, Sql, id_key, is_path
@@ -44,8 +45,9 @@ class Inbox:
         ttl: float | None = 604_800.0,
         clock: Clock | None = None,
     ) -> None:
-        if not isinstance(group, str) or not group:
-            raise InvalidTypeError(f"group is {group!r}; a str that is not empty is needed")
+        checked_text("group", group)
+        if clock is not None and not hasattr(clock, "time_ms"):
+            raise InvalidTypeError(f"clock is {clock!r}; a penstock.Clock or None is needed")
         self._ttl = None if ttl is None else checked_number("ttl", ttl, 0.001, 1e10)
         self._clock = clock or SystemClock()
         self._own = is_path(database)
@@ -92,7 +94,7 @@ class Inbox:
 
     def unseen(self, messages: Iterable[Envelope]) -> list[Envelope]:
         """Those messages that are not remembered, in their order: fewer questions than `seen` for each."""
-        keyed = [(self._key(message), message) for message in messages]
+        keyed = [(self._key(message), message) for message in checked_list("messages", messages)]
         known: set[Any] = set()
         with self._lock:
             for first in range(0, len(keyed), _CHUNK):
@@ -129,6 +131,7 @@ class Inbox:
         identity = message if isinstance(message, str) else getattr(message, "message_id", None)
         if not isinstance(identity, str) or not identity:
             raise InvalidTypeError(f"message is {message!r}; an Envelope or a message id is needed")
+        check_unicode("message", identity)
         return id_key(identity) if self._sql.is_sqlite else identity
 
     def _make_tables(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from penstock.events.sqlite_file import SqliteFile
 
 KEY_BYTES = 32  # AES-256
 _CACHED_MAX = 10_000
+_WIPE_S = 30.0
+_AGAIN_S = 0.002
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS keys (
     id TEXT PRIMARY KEY,
@@ -113,13 +116,18 @@ class KeyStore:
 
     def _wipe(self) -> None:
         """Copy the zeros into the file and empty the write-ahead log, which had the key."""
+        deadline = time.monotonic() + _WIPE_S
+        while self._is_busy():  # at once while another process does the same, after a while when it is being read
+            if time.monotonic() >= deadline:
+                raise LockedError(
+                    f"{self.path} is being read: the key is not used any more, but its bytes are still in the "
+                    "write-ahead log; call again"
+                )
+            time.sleep(_AGAIN_S)
+
+    def _is_busy(self) -> bool:
         with self._file.reading() as connection:
-            busy = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        if busy:
-            raise LockedError(
-                f"{self.path} is being read: the key is not used any more, but its bytes are still in the write-ahead "
-                "log; call again"
-            )
+            return bool(connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
 
     def _look(self) -> None:
         """Forget what is remembered if another process changed the file."""

@@ -21,6 +21,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events import sql as sql_module
 from penstock.events.bus import EventBus
+from penstock.events.checks import check_unicode, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.errors import InvalidEventError
 from penstock.events.event import Event
@@ -56,8 +57,7 @@ class Outbox:
         clock: Clock | None = None,
     ) -> None:
         for label, value in (("topic", topic), ("source", source), ("name", name)):
-            if not isinstance(value, str) or not value:
-                raise InvalidTypeError(f"{label} is {value!r}; a str that is not empty is needed")
+            checked_text(label, value)
         self._own = is_path(database)
         self._sql = Sql.open(database) if self._own else Sql(database)
         self.topic = topic
@@ -93,6 +93,10 @@ class Outbox:
             envelope = Envelope.wrap(event, **{"source": self.source, "clock": self._clock, **options})
         if key is not None and not isinstance(key, str):
             raise InvalidTypeError(f"key is {key!r}; a str or None is needed")
+        if topic is not None:
+            checked_text("topic", topic)
+        if key:
+            check_unicode("key", key)
         self._sql.run(
             "INSERT INTO penstock_outbox (message_id, topic, message_key, body) VALUES (?, ?, ?, ?)",
             envelope.message_id, topic or self.topic, key or envelope.message_id, envelope.to_json().decode(),

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from penstock.clock import SystemClock
 from penstock.errors import InvalidConfigError, InvalidTypeError
+from penstock.events.checks import checked_text
 from penstock.events.errors import UnknownEventTypeError
 from penstock.events.guard import checked_number
 from penstock.events.projection import Apply, Projection, apply_of
@@ -63,6 +64,8 @@ class Projector:
         if not isinstance(projection, Projection):
             raise InvalidTypeError(f"projection is {projection!r}; an object of a Projection class is needed")
         self.projection = projection
+        if name is not None:
+            checked_text("name", name)
         self.name = name or projection.name or type(projection).__name__
         self._batch_size = checked_number("batch_size", batch_size, 1, 1_000_000, whole=True)
         self._retry = retry or Retry(delay=0.1)
@@ -261,7 +264,7 @@ class Projector:
         """
         wanted = self._head() if position is None else self._feed.checked(position)
         clock = self._feed.clock
-        deadline = clock.monotonic() + timeout
+        deadline = clock.monotonic() + checked_number("timeout", timeout, 0, 1e12)
         while True:
             at = self._here() if self._running else self.position
             if self._feed.covers(at, wanted):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.errors import InvalidArgumentError
+from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.compatibility import MODES, problems_between
 from penstock.events.errors import IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
 
@@ -49,6 +49,9 @@ class Registry:
 
     def get(self, event_type: str, version: int | None = None) -> type[Event]:
         """The class of a type and version (default: the latest), or `UnknownEventTypeError`."""
+        if not isinstance(event_type, str) or (version is not None and type(version) is not int):
+            name, given = ("version", version) if isinstance(event_type, str) else ("event_type", event_type)
+            raise InvalidTypeError(f"{name} is {given!r}; the name of a type, and an int or None, are needed")
         known = self._latest.get(event_type) if version is None else self._classes.get(event_type, {}).get(version)
         if known is None:
             which = event_type if version is None else f"{event_type} version {version}"
@@ -61,6 +64,8 @@ class Registry:
         It gets and returns a dict of JSON values. Old events are migrated when they are read, one version after
         another; stored bytes never change.
         """
+        if not isinstance(event_type, str) or not event_type:
+            raise InvalidTypeError(f"event_type is {event_type!r}; a str that is not empty is needed")
         if type(from_version) is not int or from_version < 1:
             raise InvalidArgumentError(f"from_version is {from_version!r}; allowed is an int from 1")
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import InvalidTypeError, TransactionStateError
+from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionStateError
 
 BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 64 << 10
@@ -51,7 +51,10 @@ class Sql:
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Sql:
         """SQLite at a path: write-ahead log, used by any thread under the caller's lock."""
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        except (sqlite3.OperationalError, ValueError) as error:
+            raise InvalidArgumentError(f"database is {path!r}, which cannot be opened: {error}") from error
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA cache_size={-_CACHE_KIB}")

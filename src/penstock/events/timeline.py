@@ -10,6 +10,7 @@ import msgspec
 
 from penstock import Broker, Record, TopicPartition
 from penstock.errors import InvalidTypeError
+from penstock.events.checks import checked_broker, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.errors import InvalidEventError
 from penstock.events.sagas.entry import COMMANDS, Entry
@@ -78,8 +79,8 @@ def timeline(
     correlation did, and dead letters. Reads the topics from their beginning, or from `since` (a point in time, or so
     long ago). Raises `UnknownTopicError`, `InvalidTypeError`.
     """
-    if not isinstance(correlation_id, str) or not correlation_id:
-        raise InvalidTypeError(f"correlation_id is {correlation_id!r}; a str that is not empty is needed")
+    checked_broker(broker)
+    checked_text("correlation_id", correlation_id)
     search = _Search(correlation_id)
     for topic in broker.topics() if topics is None else topics:
         for record in _records(broker, topic, since):

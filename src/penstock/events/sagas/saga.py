@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import checked_text
 from penstock.events.event import Event
 from penstock.events.retry import Retry
 from penstock.events.sagas.codec import decode_value, encode_value, settled
@@ -120,6 +121,10 @@ class Saga:
         Raises `StepFailedError` after the last attempt.
         """
         op = self._operation()
+        if not callable(function):
+            raise InvalidTypeError(f"function is {function!r}; a callable is needed")
+        if name or key:
+            _check_names(name, key)
         name = name or step_name(function)
         entry = self._state.ops.get(op)
         if entry is None:
@@ -341,6 +346,13 @@ def _has_happened(entry: Entry | None) -> bool:
 def describe(error: BaseException) -> str:
     """An exception in one line."""
     return f"{type(error).__name__}: {error}"
+
+
+def _check_names(name: Any, key: Any) -> None:
+    if name:
+        checked_text("name", name)
+    if key:
+        checked_text("key", key)
 
 
 def _check_step(compensate: Any, retry: Any, timeout: Any) -> None:

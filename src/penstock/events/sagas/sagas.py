@@ -12,6 +12,7 @@ import msgspec
 
 import penstock
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, TopicExistsError
+from penstock.events.checks import check_unicode, checked_text
 from penstock.events.context import current_envelope
 from penstock.events.event import Event
 from penstock.events.message_id import new_message_id
@@ -156,13 +157,15 @@ class Sagas:
         """Send a signal to a saga: `saga.wait_for(name)` returns `data`. Kept until it is waited for, also when the
         saga was not started yet; one that is over ignores it. Raises `InvalidTypeError`.
         """
-        if not isinstance(name, str) or not name:
-            raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed")
+        checked_text("name", name)
         value = msgspec.Raw(encode_value("data", data))
         self._command(saga_id, Entry(kind="signal", name=name, at=self.clock.time_ms(), value=value))
 
     def signal_event(self, event: Event, correlation_id: str) -> int:
         """Send an event to the sagas with a correlation id, for `wait_for` of its class; returns to how many."""
+        checked_text("correlation_id", correlation_id)
+        if not isinstance(event, Event):
+            raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
         found = self._with_correlation(correlation_id)
         value = msgspec.Raw(encode_value("event", event))
         for saga_id in found:
@@ -402,4 +405,5 @@ def _checked_id(name: str, value: Any) -> str:
         raise InvalidTypeError(f"{name} is {value!r}; a str is needed")
     if not 1 <= len(value) <= ID_MAX:
         raise InvalidArgumentError(f"{name} has {len(value)} characters; allowed are 1 to {ID_MAX}")
+    check_unicode(name, value)
     return value

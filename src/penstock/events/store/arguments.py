@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from datetime import datetime, timedelta
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
@@ -28,7 +30,7 @@ def checked_int(name: str, value: object, least: int = 0) -> int:
 
 def checked_limit(limit: object) -> int | None:
     """How many events; None: all."""
-    return None if limit is None else checked_int("limit", limit)
+    return None if limit is None else min(checked_int("limit", limit), sys.maxsize)
 
 
 def split_until(until: object) -> tuple[int | None, datetime | None]:
@@ -45,6 +47,6 @@ def split_until(until: object) -> tuple[int | None, datetime | None]:
 def checked_age_ms(max_age: object) -> int:
     """Milliseconds of a `max_age`."""
     seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds <= 0:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
         raise InvalidArgumentError(f"max_age is {max_age!r}; seconds (> 0) or a timedelta is needed")
     return round(seconds * 1000)

@@ -15,6 +15,7 @@ from penstock._native.builder import BatchBuilder, encode_headers
 from penstock._native.envelopes import Kind, Template, append_envelope, append_events
 from penstock.clock import Clock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import checked_text
 from penstock.events.context import current_envelope
 from penstock.events.envelope import UNKNOWN, Envelope
 from penstock.events.erasure import Erasure
@@ -119,9 +120,7 @@ class Encoder:
     """Prepares events for a store whose envelopes name `source`. Any thread."""
 
     def __init__(self, source: str, clock: Clock, erasure: Erasure) -> None:
-        if not isinstance(source, str) or not source:
-            raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
-        self.source = source
+        self.source = checked_text("source", source)
         self.clock = clock
         self._kinds: dict[type, Kind] = {}
         self._tagged: set[type] = set()  # classes whose events have tags of their own

@@ -17,6 +17,7 @@ import msgspec
 from penstock._native.builder import BatchBuilder
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.aggregate_store import AggregateStore
+from penstock.events.checks import checked_broker, checked_text
 from penstock.events.erasure import Erasure, Forgetting
 from penstock.events.snapshots import SnapshotFile
 from penstock.events.store import record_format as rf
@@ -32,6 +33,7 @@ from penstock.events.store.recorded import RecordedEvent
 from penstock.events.store.store_log import StoreLog
 from penstock.events.store.stream_state import Stream
 from penstock.events.subscribing import Subscribing
+from penstock.events.subscription import checked_seconds
 from penstock.events.subscription_file import SubscriptionFile
 from penstock.events.unit_of_work import current_unit
 
@@ -51,8 +53,8 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
     """
 
     def __init__(self, broker: Broker, name: str, *, source: str | None = None) -> None:
-        self.name = name
-        self.broker = broker
+        self.name = checked_text("name", name)
+        self.broker = checked_broker(broker)
         self._erasure = Erasure(broker.path / f"{name}.keys.sqlite3")
         self._snapshot_file = SnapshotFile(broker.path / f"{name}.snapshots.sqlite3", self._erasure)
         self._replays = {}
@@ -310,8 +312,7 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         Woken by whoever stores it, in any process.
         """
         after = checked_int("position_after", position_after)
-        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0:
-            raise InvalidArgumentError(f"timeout is {timeout!r}; seconds (0 or more) are needed")
+        checked_seconds("timeout", timeout)
         return self._core.log.wait(after, timeout)
 
     # --- life ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,168 @@
+"""What callers may get wrong: each is refused with a typed error that names the argument, before anything is stored."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock
+from penstock import PenstockError, VirtualClock, events
+
+HALF = "\ud800"
+"""Half of a surrogate pair: a str without a UTF-8 form."""
+
+
+class BoxPacked(events.Event):
+    item: Any
+
+
+class PackBox(events.Command):
+    item: Any
+
+
+class Box(events.Aggregate):
+    count: int = 0
+
+    @events.applies(BoxPacked)
+    def _(self, event: BoxPacked) -> None:
+        self.count += 1
+
+
+class Boxes(events.Projection):
+    @events.applies(BoxPacked)
+    def _(self, event: BoxPacked) -> None:
+        pass
+
+
+class Given:
+    """Everything that the calls below need."""
+
+    def __init__(self, broker: penstock.Broker) -> None:
+        self.broker = broker
+        self.store = events.EventStore(broker, "shop")
+        self.bus = events.EventBus(broker)
+        self.sagas = events.Sagas(broker)
+        self.commands = events.CommandBus(self.store)
+        self.commands.handler(PackBox)(lambda command: None)
+        self.database = sqlite3.connect(":memory:")
+        self.inbox = events.Inbox(self.database)
+        self.outbox = events.Outbox(self.database)
+        self.projector = events.Projector(self.store, Boxes())
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> Iterator[Given]:
+    with penstock.open(tmp_path / "data", fsync="never", clock=VirtualClock()) as broker:
+        made = Given(broker)
+        yield made
+        made.database.close()
+
+
+Call = Callable[[Given], Any]
+BOX = BoxPacked("tea")
+CLOUD_EVENT = {"specversion": "1.0", "id": "1", "type": "BoxPacked", "source": "shop", "time": "2030-01-01T00:00:00Z"}
+CALLS: list[tuple[str, Call]] = [
+    ("broker", lambda at: events.EventStore(None, "shop")),  # type: ignore[arg-type]
+    ("name", lambda at: events.EventStore(at.broker, HALF)),
+    ("name", lambda at: events.EventStore(at.broker, None)),  # type: ignore[arg-type]
+    ("source", lambda at: events.EventStore(at.broker, "shop", source=HALF)),
+    ("max_age", lambda at: at.store.set_limits("s", max_age=math.inf)),
+    ("max_age", lambda at: at.store.set_limits("s", max_age=math.nan)),
+    ("timeout", lambda at: at.store.wait(0, math.nan)),
+    ("id", lambda at: at.store.load(Box, HALF)),
+    ("as_of", lambda at: at.store.load(Box, "b", as_of=1 << 64)),
+    ("as_of", lambda at: at.store.load(Box, "b", as_of=-(1 << 70))),
+    ("aggregates", lambda at: at.store.save_all(None)),  # type: ignore[arg-type]
+    ("cls", lambda at: at.store.snapshots.info(None, "b")),  # type: ignore[arg-type]
+    ("id", lambda at: at.store.snapshots.info(Box, [])),  # type: ignore[arg-type]
+    ("id", lambda at: at.store.snapshots.delete({})),  # type: ignore[arg-type]
+    ("key", lambda at: at.bus.publish(BOX, key=HALF)),
+    ("correlation_id", lambda at: at.bus.publish(BOX, correlation_id=7)),
+    ("causation_id", lambda at: at.bus.publish(BOX, causation_id=[1])),
+    ("message_id", lambda at: at.bus.publish(BOX, message_id=HALF)),
+    ("timestamp", lambda at: at.bus.publish(BOX, timestamp="today")),
+    ("timestamp", lambda at: at.bus.publish(BOX, timestamp=datetime(2030, 1, 1))),
+    ("metadata", lambda at: at.bus.publish(BOX, metadata="x")),
+    ("event 'BoxPacked'", lambda at: at.bus.publish(BoxPacked(object()))),
+    ("event 'BoxPacked'", lambda at: at.bus.publish(BoxPacked(HALF))),
+    ("events", lambda at: at.bus.publish_many(None)),  # type: ignore[arg-type]
+    ("keys", lambda at: at.bus.publish_many([BOX], keys=3)),  # type: ignore[arg-type]
+    ("group", lambda at: at.bus.on(BoxPacked, group=[])),  # type: ignore[arg-type]
+    ("breaker", lambda at: at.bus.on(BoxPacked, group="g", breaker=True)),  # type: ignore[arg-type]
+    ("start", lambda at: at.bus.on(BoxPacked, group="g", start="soon")),
+    ("max_letters", lambda at: at.bus.dead_letters(max_letters=None)),  # type: ignore[arg-type]
+    ("broker", lambda at: events.timeline(None, "c")),  # type: ignore[arg-type]
+    ("correlation_id", lambda at: events.timeline(at.broker, HALF)),
+    ("event_type", lambda at: events.registry.get([])),  # type: ignore[arg-type]
+    ("version", lambda at: events.registry.get("BoxPacked", [])),  # type: ignore[arg-type]
+    ("event_type", lambda at: events.registry.upcaster([], 1)),  # type: ignore[arg-type]
+    ("CloudEvent", lambda at: events.Envelope.from_cloudevent({"id": HALF})),
+    ("CloudEvent", lambda at: events.Envelope.from_cloudevent({**CLOUD_EVENT, "id": HALF})),
+    ("PackBox", lambda at: at.commands.dispatch(PackBox(HALF))),
+    ("database", lambda at: events.Inbox(at.broker.path / "no" / "such.db")),
+    ("group", lambda at: events.Inbox(at.database, group=HALF)),
+    ("clock", lambda at: events.Inbox(at.database, clock=True)),  # type: ignore[arg-type]
+    ("message", lambda at: at.inbox.seen(HALF)),
+    ("messages", lambda at: at.inbox.unseen(None)),  # type: ignore[arg-type]
+    ("topic", lambda at: at.outbox.add(BOX, topic=object())),  # type: ignore[arg-type]
+    ("key", lambda at: at.outbox.add(BOX, key=HALF)),
+    ("name", lambda at: events.Outbox(at.database, name=HALF)),
+    ("name", lambda at: events.Projector(at.store, Boxes(), name=3)),  # type: ignore[arg-type]
+    ("timeout", lambda at: at.projector.wait_for(0, timeout=None)),  # type: ignore[arg-type]
+    ("saga_id", lambda at: at.sagas.signal(HALF, "go")),
+    ("name", lambda at: at.sagas.signal("s", HALF)),
+    ("event", lambda at: at.sagas.signal_event(3, "c")),  # type: ignore[arg-type]
+    ("correlation_id", lambda at: at.sagas.signal_event(BOX, None)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("place", range(len(CALLS)), ids=[f"{place}-{name}" for place, (name, _) in enumerate(CALLS)])
+def test_refused_by_name(given: Given, place: int) -> None:
+    name, call = CALLS[place]
+    with pytest.raises(PenstockError, match=name) as refused:
+        call(given)
+    assert isinstance(refused.value, (ValueError, TypeError))
+    assert given.store.position == 0 and given.outbox.pending() == 0
+    assert given.broker.topic("events").append(b"first").offset == 0
+
+
+def test_a_limit_may_be_as_large_as_one_likes(given: Given) -> None:
+    given.store.append("s-1", BOX)
+    assert len(list(given.store.read("s-1", limit=1 << 64))) == 1
+    assert len(list(given.store.read_all(limit=1 << 64))) == 1
+
+
+def test_personal_fields_are_names() -> None:
+    with pytest.raises(penstock.InvalidTypeError, match="personal of Wrong is 3"):
+
+        class Wrong(events.Event, subject="a", personal=3):  # type: ignore[arg-type]
+            a: str
+
+
+@pytest.mark.parametrize("option", [{"name": 3}, {"name": HALF}, {"key": 3}, {"key": HALF}])
+def test_a_step_with_a_bad_name_fails_its_saga_only(given: Given, option: dict[str, Any]) -> None:
+    @given.sagas.define("named")
+    def named(saga: Any, good: bool) -> Any:
+        return saga.step(int, **({} if good else option))
+
+    bad, good = given.sagas.start("named", False), given.sagas.start("named", True)
+    given.sagas.run_until_idle()
+    assert (bad.status, good.status) == ("failed", "completed")
+    assert given.sagas.inspect(bad.saga_id).status == "failed"
+    assert next(iter(option)) in str(given.sagas.inspect(bad.saga_id).reason)
+
+
+def test_a_step_needs_a_function(given: Given) -> None:
+    @given.sagas.define("none")
+    def none(saga: Any) -> None:
+        saga.step(None)
+
+    handle = given.sagas.start("none")
+    given.sagas.run_until_idle()
+    assert "function is None" in str(given.sagas.inspect(handle.saga_id).reason)
