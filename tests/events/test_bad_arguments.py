@@ -115,6 +115,15 @@ CALLS: list[tuple[str, Call]] = [
     ("name", lambda at: events.Outbox(at.database, name=HALF)),
     ("name", lambda at: events.Projector(at.store, Boxes(), name=3)),  # type: ignore[arg-type]
     ("timeout", lambda at: at.projector.wait_for(0, timeout=None)),  # type: ignore[arg-type]
+    ("broker", lambda at: events.Sagas(None)),  # type: ignore[arg-type]
+    ("awaits", lambda at: at.sagas.define("x", awaits=None)),  # type: ignore[arg-type]
+    ("definition", lambda at: at.sagas.list(definition={})),  # type: ignore[arg-type]
+    ("definition", lambda at: at.sagas.list(definition=HALF)),
+    ("name", lambda at: at.store.delete_subscription(HALF)),
+    ("name", lambda at: at.store.delete_subscription({})),  # type: ignore[arg-type]
+    ("deliveries", lambda at: at.store.subscription("x").ack(None)),  # type: ignore[arg-type]
+    ("limit", lambda at: at.store.subscription("x").parked(limit=math.inf)),  # type: ignore[arg-type]
+    ("limit", lambda at: at.store.subscription("x").replay_parked(limit=-1)),
     ("saga_id", lambda at: at.sagas.signal(HALF, "go")),
     ("name", lambda at: at.sagas.signal("s", HALF)),
     ("event", lambda at: at.sagas.signal_event(3, "c")),  # type: ignore[arg-type]
@@ -158,11 +167,18 @@ def test_a_step_with_a_bad_name_fails_its_saga_only(given: Given, option: dict[s
     assert next(iter(option)) in str(given.sagas.inspect(bad.saga_id).reason)
 
 
-def test_a_step_needs_a_function(given: Given) -> None:
-    @given.sagas.define("none")
-    def none(saga: Any) -> None:
-        saga.step(None)
-
-    handle = given.sagas.start("none")
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda saga: saga.step(None), "function is None"),
+        (lambda saga: saga.step(int, timeout=math.nan), "timeout is nan"),
+        (lambda saga: saga.step(int, timeout=1 << 64), "timeout is 18446744073709551616"),
+        (lambda saga: saga.publish(None), "event is None"),
+        (lambda saga: saga.wait_for(HALF), "what is"),
+    ],
+)
+def test_a_saga_that_calls_wrongly_fails(given: Given, call: Any, reason: str) -> None:
+    given.sagas.define("wrong")(call)
+    handle = given.sagas.start("wrong")
     given.sagas.run_until_idle()
-    assert "function is None" in str(given.sagas.inspect(handle.saga_id).reason)
+    assert reason in str(given.sagas.inspect(handle.saga_id).reason)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
+from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.delivery import Delivery, ParkedEvent, event_record
 from penstock.events.errors import UnknownSubscriptionError
 from penstock.events.subscription import EventFilter
@@ -169,7 +170,7 @@ class PersistentSubscription:
         return found
 
     def _dead(self, limit: int | None) -> Iterator[Message]:
-        delivery, start, left = self._group.delivery, 0, limit
+        delivery, start, left = self._group.delivery, 0, _checked_limit(limit)
         while left is None or left > 0:
             most = _CHUNK if left is None else min(left, _CHUNK)
             offsets = delivery.find("dead", self._store.broker.clock.time_ms(), start, most)
@@ -187,6 +188,7 @@ class PersistentSubscription:
         many."""
         if filter is not None and not callable(filter):
             raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
+        _checked_limit(limit)
         delivery = self._group.delivery
         positions: list[int] = []
         for event in self.parked():
@@ -264,6 +266,7 @@ def open_subscription(
 
 def delete_subscription(store: EventStore, file: SubscriptionFile, name: str) -> None:
     """Forget a subscription with its state."""
+    checked_text("name", name)
     if file.settings(name) is None:
         raise UnknownSubscriptionError(f"store {store.name!r} has no subscription {name!r}; it has {file.names()}")
     if group_name(name) in store.broker.share_groups(store.name):
@@ -301,14 +304,21 @@ def filter_of(settings: dict[str, Any]) -> EventFilter:
 
 
 def _listed(deliveries: Delivery | Iterable[Delivery]) -> list[Delivery]:
-    found = [deliveries] if isinstance(deliveries, Delivery) else list(deliveries)
+    found = [deliveries] if isinstance(deliveries, Delivery) else checked_list("deliveries", deliveries)
     for delivery in found:
         if not isinstance(delivery, Delivery):
             raise InvalidTypeError(f"deliveries has {delivery!r}; what receive returned is needed")
     return found
 
 
+def _checked_limit(limit: int | None) -> int | None:
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise InvalidArgumentError(f"limit is {limit!r}; None or an int from 0 is needed")
+    return limit
+
+
 def _text(reason: object) -> str:
     if not isinstance(reason, str):
         raise InvalidTypeError(f"reason is {reason!r}; a str is needed")
+    check_unicode("reason", reason)
     return reason

@@ -222,6 +222,8 @@ class Saga:
         It carries the saga's correlation id. `key`: orders it among others (default: the saga's id). Raises
         `InvalidArgumentError` when the sagas have no bus.
         """
+        if not isinstance(event, Event):
+            raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
         message_id = str(uuid.uuid5(uuid.NAMESPACE_OID, self.step_key))
         publish = self._partition.publish
         name = f"publish {event.event_type}"
@@ -360,8 +362,10 @@ def _check_step(compensate: Any, retry: Any, timeout: Any) -> None:
         raise InvalidTypeError(f"compensate is {compensate!r}; a callable is needed")
     if retry is not None and not isinstance(retry, Retry):
         raise InvalidTypeError(f"retry is {retry!r}; a Retry is needed")
-    if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout <= 0):
-        raise InvalidArgumentError(f"timeout is {timeout!r}; seconds above 0 are needed")
+    if timeout is not None and (
+        isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout <= 1e9
+    ):
+        raise InvalidArgumentError(f"timeout is {timeout!r}; seconds above 0 (to 1e9) are needed")
 
 
 def _seconds(name: str, given: Any) -> float | None:
@@ -375,7 +379,7 @@ def _seconds(name: str, given: Any) -> float | None:
 
 def _awaited(what: Any) -> str:
     if isinstance(what, str) and what:
-        return what
+        return checked_text("what", what)
     if isinstance(what, type) and issubclass(what, Event):
         return EVENT_SIGNAL + what.event_type
     raise InvalidTypeError(f"what is {what!r}; the name of a signal or an Event class is needed")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal as signals
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ import msgspec
 
 import penstock
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, TopicExistsError
-from penstock.events.checks import check_unicode, checked_text
+from penstock.events.checks import check_unicode, checked_broker, checked_list, checked_text
 from penstock.events.context import current_envelope
 from penstock.events.event import Event
 from penstock.events.message_id import new_message_id
@@ -57,7 +58,7 @@ class Sagas:
     ) -> None:
         if type(retention_ms) is not int or retention_ms < 1:
             raise InvalidConfigError(f"retention_ms is {retention_ms!r}; allowed is an int from 1")
-        self.broker = broker
+        self.broker = checked_broker(broker)
         self.topic = name
         self.clock = broker.clock
         self.retention_ms = retention_ms
@@ -84,7 +85,7 @@ class Sagas:
         """
         if name is not None and (not isinstance(name, str) or not name):
             raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed: @sagas.define('place-order')")
-        classes = tuple(awaits)
+        classes = checked_list("awaits", awaits)
         if classes and self.bus is None:
             raise InvalidArgumentError("awaits needs events: give Sagas a bus")
 
@@ -197,6 +198,9 @@ class Sagas:
             raise InvalidArgumentError(f"status is {status!r}; allowed are {', '.join(map(repr, allowed))}")
         if type(limit) is not int or limit < 1:
             raise InvalidArgumentError(f"limit is {limit!r}; allowed is an int from 1")
+        if definition is not None:
+            checked_text("definition", definition)
+        limit = min(limit, sys.maxsize)
         recent = self._view.recent()
         found = {state.id: state for state in self._store.select(status, definition, limit)}
         found.update(recent)
