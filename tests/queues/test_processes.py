@@ -182,3 +182,18 @@ def test_a_blocked_receiver_wakes_for_another_process(tmp_path: Path) -> None:
         queue.send(b"wake up")
         out, _ = child.communicate(timeout=20)
         assert out.strip() == b"b'wake up'"
+
+
+def test_a_long_backlog_is_taken_in_by_chunks(tmp_path: Path) -> None:
+    chunk = 1 << 17
+    with penstock.open(tmp_path / "data", fsync="never") as broker, penstock.open(tmp_path / "data") as other:
+        queue = broker.queue("q")
+        queue.send_many([b""] * (4 * chunk + 5))
+        assert [message.offset for message in queue.receive(3, wait=0)] == [0, 1, 2]
+        files = sorted(path.name for path in (tmp_path / "data" / "q-0" / "share-q").glob("*.words"))
+        assert files == [f"{number * chunk:020d}.words" for number in range(3)]  # two, and one that was made ready
+        handles, seen = [other.queue("q"), queue], 3
+        while messages := handles[seen % 2].receive(100_001, wait=0):
+            assert [message.offset for message in messages] == list(range(seen, seen + len(messages)))
+            seen += len(messages)
+        assert seen == 4 * chunk + 5 and queue.stats().in_flight == seen

@@ -12,6 +12,8 @@ cdef class Delivery(DeliveryStates):
     cdef RecordCursor cursor
     cdef LogRegion region
     cdef unsigned int ticks
+    cdef int64_t _claim(self, delivery_claim *claims, int64_t now_ms, int64_t until_ms, int64_t wanted) except -1
+    cdef int _prepare_next(self) except -1
     cdef int _count(self, delivery_claim *claims, int64_t n, list out, Py_ssize_t had, int64_t now_ms) except -1
     cdef int _note_firsts(self, delivery_claim *claims, int64_t n, int64_t now_ms, int64_t until_ms) except -1
     cdef int64_t _first_read(self, int64_t offset, uint64_t word) except -1

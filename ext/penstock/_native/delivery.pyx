@@ -59,7 +59,7 @@ cdef class Delivery(DeliveryStates):
         Raises `CorruptionError` when the first one cannot be read: a failure, hidden for as long as it was asked for.
         """
         cdef delivery_claim *claims
-        cdef int64_t n, i
+        cdef int64_t n, i, taken_in
         cdef Message message
         cdef list exhausted = None
         cdef bint dead
@@ -75,15 +75,15 @@ cdef class Delivery(DeliveryStates):
         try:
             self._acquire()
             try:
-                self._take_in()
-                view_advance(&self.view, ADVANCE)
-                if self.ordered:
-                    self.control.dirty = 1
-                n = view_claim(&self.view, now_ms, until_ms, wanted, getpid(), claims)
-                self.control.dirty = 0
+                taken_in = self.control.frontier
+                n = self._claim(claims, now_ms, until_ms, wanted)
+                if self.control.frontier == taken_in:
+                    taken_in = -1
                 self._note_firsts(claims, n, now_ms, until_ms)
             finally:
                 lock_release(&self.lock)
+            if taken_in >= 0 and not self.ordered:
+                self._prepare_next()
             if self.ordered:
                 qsort(claims, n, sizeof(delivery_claim), _by_offset)
             with self.reading:
@@ -122,6 +122,32 @@ cdef class Delivery(DeliveryStates):
         finally:
             free(claims)
         return exhausted
+
+    cdef int64_t _claim(self, delivery_claim *claims, int64_t now_ms, int64_t until_ms, int64_t wanted) except -1:
+        """Acquire up to `wanted`; how many. A long backlog is taken in by chunks, one ahead of what was touched, so that nobody
+        waits for all of it. Under the lock."""
+        cdef delivery_control *c = self.control
+        cdef int64_t n = 0, frontier, most = ((max(c.start, c.touched) >> DELIVERY_CHUNK_BITS) + 2) << DELIVERY_CHUNK_BITS
+        cdef bint more = True
+        while more:
+            more = self._take_in(most)
+            frontier = c.frontier
+            view_advance(&self.view, ADVANCE)
+            if self.ordered:
+                c.dirty = 1
+            n += view_claim(&self.view, now_ms, until_ms, wanted - n, getpid(), claims + n)
+            c.dirty = 0
+            if n == wanted:
+                break
+            most = max(most, frontier) + DELIVERY_CHUNK
+        return n
+
+    cdef int _prepare_next(self) except -1:
+        """The chunk that will be taken in next, when the log reaches into it. Not under the lock."""
+        cdef int64_t frontier = self.control.frontier
+        if frontier % DELIVERY_CHUNK == 0 and self.log.log_end_offset > frontier:
+            self._prepare(frontier >> DELIVERY_CHUNK_BITS)
+        return 0
 
     cdef int _count(self, delivery_claim *claims, int64_t n, list out, Py_ssize_t had, int64_t now_ms) except -1:
         cdef int64_t handed_out = len(out) - had, place

@@ -23,12 +23,14 @@ cdef class DeliveryFiles:
     cdef readonly MetricsBlock counters
     cdef metrics_share *metrics  # in `counters`; NULL: nothing is counted
     cdef int64_t reserved  # words below have room on the disk
+    cdef list retired  # maps of chunks that nobody needs; let go of outside the lock
     cdef int _renew(self, uint64_t incarnation, bytes boot) except -1
     cdef int _reserve_ring(self, int64_t chunk) except -1
     cdef int _reserve(self, Mapping map, int64_t start, int64_t end) except -1
     cdef int _ensure(self, int64_t end, bint whole=*) except -1
     cdef int _fill(self) except -1
-    cdef int _remove_below(self, int64_t first) except -1
+    cdef int _let_go(self) except -1
+    cdef int _prepare(self, int64_t number) except -1
     cdef int64_t *_first(self, int64_t offset, bint make) except? NULL
     cdef bint _mapped(self, int64_t offset) noexcept
     cdef int _acquire(self) except -1

@@ -117,9 +117,8 @@ cdef class DeliveryFiles:
             if last - first >= DELIVERY_RING:
                 raise InvalidArgumentError(f"{last - first} chunks of unsettled records in {self.directory}; at most {DELIVERY_RING} are allowed")
             kept = {self.view.first + i: pair for i, pair in enumerate(self.maps)}
-            if kept:
-                self._remove_below(first << DELIVERY_CHUNK_BITS)
-                self.firsts = {number: map for number, map in self.firsts.items() if number >= first}
+            self.retired = [kept, self.firsts]
+            self.firsts = {number: map for number, map in self.firsts.items() if number >= first}
             self.maps = []
             while first + len(self.maps) <= last and first + len(self.maps) in kept:
                 self.maps.append(kept[first + len(self.maps)])
@@ -171,11 +170,34 @@ cdef class DeliveryFiles:
                 self.view.links[i] = links.data
         return 0
 
-    cdef int _remove_below(self, int64_t first) except -1:
-        """Delete the files of chunks in which everything is settled. Other processes let go of theirs later."""
-        for name in os.listdir(self.directory):
-            if name[:20].isdigit() and int(name[:20]) < first:
-                os.unlink(f"{self.directory}/{name}")
+    cdef int _let_go(self) except -1:
+        """Delete the files of chunks in which everything is settled. Not under the lock: it takes as long as to receive
+        thousands of messages. Other processes let go of theirs later."""
+        cdef int64_t start = self.control.start >> DELIVERY_CHUNK_BITS << DELIVERY_CHUNK_BITS
+        had, self.retired = self.retired, None
+        if had[0]:
+            for name in os.listdir(self.directory):
+                if name[:20].isdigit() and int(name[:20]) < start:
+                    try:
+                        os.unlink(f"{self.directory}/{name}")
+                    except FileNotFoundError:
+                        continue  # another process was faster
+        return 0
+
+    cdef int _prepare(self, int64_t number) except -1:
+        """Make the files of a chunk that will be needed soon, and let the system clear their pages. Not under the lock, for
+        that is what takes long. When it fails, so will `_ensure`, which tells."""
+        cdef Mapping map
+        cdef int64_t size
+        cdef char first
+        try:
+            map = Mapping(f"{self.directory}/{number << DELIVERY_CHUNK_BITS:020d}.words", DELIVERY_CHUNK_BYTES, True, True)
+        except OSError:
+            return 0
+        size = map.file_size()
+        if size >= DELIVERY_CHUNK_BYTES or file_reserve(map.fd, size, DELIVERY_CHUNK_BYTES) == 0:
+            with nogil:
+                first = (<volatile char *>map.data)[0]
         return 0
 
     cdef int64_t *_first(self, int64_t offset, bint make) except? NULL:
@@ -217,7 +239,10 @@ cdef class DeliveryFiles:
     # --- the lock ------------------------------------------------------------------------------------------------
 
     cdef int _acquire(self) except -1:
-        cdef int rc = lock_acquire(&self.lock, 0)
+        cdef int rc
+        if self.retired is not None:
+            self._let_go()
+        rc = lock_acquire(&self.lock, 0)
         if rc == EBUSY:
             with nogil:
                 rc = lock_acquire(&self.lock, 1)

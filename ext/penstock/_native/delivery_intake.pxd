@@ -8,7 +8,7 @@ cdef class DeliveryIntake(DeliveryFiles):
     cdef Py_ssize_t decompressed_limit_bytes
     cdef bint keep
     cdef int _recover(self) except -1
-    cdef int _take_in(self) except -1
+    cdef bint _take_in(self, int64_t most=*) except -1
     cdef int _lower_all(self, int64_t start, int64_t end) except -1
     cdef int _skip_to(self, int64_t offset) except -1
     cdef int _parse_in(self, int64_t end) except -1

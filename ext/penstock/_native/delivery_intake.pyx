@@ -5,7 +5,7 @@ are lowered; else the records are read. Crash policy: `frontier` moves after the
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
 from penstock._native.control cimport PENSTOCK_FLAG_TRANSACTIONS, control_slot, control_snapshot, lock_release
@@ -78,17 +78,22 @@ cdef class DeliveryIntake(DeliveryFiles):
         finally:
             lock_release(&self.lock)
 
-    cdef int _take_in(self) except -1:
-        """Bring start and frontier up to the log. Under the lock."""
+    cdef bint _take_in(self, int64_t most=INT64_MAX) except -1:
+        """Bring start and frontier up to the log; up to offset `most` only, where records need not be read. Whether there is
+        more. Under the lock."""
         cdef control_slot slot
         cdef delivery_control *c = self.control
-        cdef int64_t end, start, offset
+        cdef int64_t end
+        cdef bint more = False
         control_snapshot(self.log.control, &slot)
         end = slot.log_end_offset
         if self.log.control.flags & PENSTOCK_FLAG_TRANSACTIONS:
             end = (<object>self.log).last_stable_offset
         if slot.log_start_offset > c.start:
             self._skip_to(slot.log_start_offset)
+        if most < end and not (self.ordered or c.flags & HAS_DELAYS):
+            more = True
+            end = most
         if end > c.frontier:
             self._ensure(end)
             if self.ordered or c.flags & HAS_DELAYS:
@@ -100,7 +105,7 @@ cdef class DeliveryIntake(DeliveryFiles):
                 c.frontier = end
         elif <int64_t>len(self.maps) + self.view.first << DELIVERY_CHUNK_BITS < c.frontier or self.view.first != c.start >> DELIVERY_CHUNK_BITS:
             self._ensure(c.frontier)
-        return 0
+        return more
 
     cdef int _lower_all(self, int64_t start, int64_t end) except -1:
         cdef int64_t offset = start
