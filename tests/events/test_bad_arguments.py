@@ -182,3 +182,23 @@ def test_a_saga_that_calls_wrongly_fails(given: Given, call: Any, reason: str) -
     handle = given.sagas.start("wrong")
     given.sagas.run_until_idle()
     assert reason in str(given.sagas.inspect(handle.saga_id).reason)
+
+
+class Counted(events.Event, type="CountedInTests"):
+    number: int
+
+
+class Named(events.Event, type="NamedInTests"):
+    name: str
+
+
+@pytest.mark.parametrize(
+    "bad", [[Counted("seven")], [Counted(1), Named(2)], [Named("a"), Counted(None)], [Named(object())]]
+)
+def test_events_that_could_not_be_read_are_not_stored(broker: penstock.Broker, bad: list[events.Event]) -> None:
+    store = events.EventStore(broker, "checked")
+    with pytest.raises(events.InvalidEventError, match="InTests' is not valid"):
+        store.append("s", bad)
+    with pytest.raises(events.InvalidEventError, match="InTests' is not valid"):
+        events.Envelope.wrap(bad[-1] if len(bad) > 1 else bad[0], "source")
+    assert store.position == 0

@@ -17,6 +17,7 @@ from penstock.events.errors import InvalidEventError
 from penstock.events.event import Event
 from penstock.events.message_id import new_message_id
 from penstock.events.registry import registry
+from penstock.events.validation import check_event
 
 if TYPE_CHECKING:
     from penstock.events.registry import Data
@@ -70,7 +71,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
         `source`: who publishes it. `correlation_id`, `causation_id`, and the trace and user of `metadata` (default:
         those of the event being handled; with none, this one begins a correlation). `message_id` (default: a new
-        UUIDv7). `timestamp` (default: now by `clock`, or the machine's). Raises `InvalidTypeError`.
+        UUIDv7). `timestamp` (default: now by `clock`, or the machine's). Raises `InvalidTypeError`, `InvalidEventError`
+        (a field is not of its type).
         """
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {type(event).__name__}; an object of an Event class is needed")
@@ -78,6 +80,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
             raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
         if message_id or correlation_id or causation_id or metadata or timestamp:
             _check_options(message_id, correlation_id, causation_id, metadata, timestamp)
+        check_event(event)
         cause = current_envelope()
         message_id = message_id or new_message_id()
         inherited = UNKNOWN if cause is None else {name: cause.metadata.get(name) for name in UNKNOWN}

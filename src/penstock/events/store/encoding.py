@@ -24,11 +24,11 @@ from penstock.events.message_id import new_seed, reserve_stamps
 from penstock.events.personal import personal_fields
 from penstock.events.store import record_format as rf
 from penstock.events.store.query import check_tags
+from penstock.events.validation import checked_lines
 
 Events = Event | Envelope | Iterable[Event | Envelope]
 _encoder = msgspec.json.Encoder()
 _encode = _encoder.encode
-_encode_lines = _encoder.encode_lines
 _NO_TAGS = (b"", 0)
 TagHeaders = tuple[bytes, int]
 
@@ -40,7 +40,14 @@ class PreparedEvents:
     given_ids: list[str] | None = None
 
     def __init__(
-        self, events: list[Event], kinds: dict[type, Kind], template: Template, time_ms: int, tags: TagHeaders, own: Any
+        self,
+        events: list[Event],
+        lines: bytes,
+        kinds: dict[type, Kind],
+        template: Template,
+        time_ms: int,
+        tags: TagHeaders,
+        own: Any,
     ) -> None:
         self._events = events
         self._kinds = kinds
@@ -48,7 +55,7 @@ class PreparedEvents:
         self._time_ms = time_ms
         self._common_tags = tags
         self._all_tags: list[TagHeaders] | None = own
-        self._data: bytes | list[bytes] = _encode_lines(events)
+        self._data: bytes | list[bytes] = lines
         self._stamp = reserve_stamps(len(events))
         self._seed = new_seed()
 
@@ -130,7 +137,7 @@ class Encoder:
         self._time = (-1, b"")
 
     def prepare(self, events: Events, metadata: Mapping[str, Any] | None, tags: Iterable[str]) -> Prepared:
-        """Check and prepare. Raises `InvalidTypeError`, `InvalidArgumentError`."""
+        """Check and prepare. Raises `InvalidTypeError`, `InvalidArgumentError`, `InvalidEventError`."""
         items = [events] if isinstance(events, (Event, Envelope)) else _listed(events)
         if not items:
             raise InvalidArgumentError("events is empty; 1 or more are needed")
@@ -141,11 +148,13 @@ class Encoder:
                 self._learn(cls)
         if Envelope in kinds or kinds & self._personal:
             return self._prepare_envelopes(items, metadata, common, Envelope in kinds)
+        found = cast("list[Event]", items)
+        lines = checked_lines(found, kinds)
         own = [_tag_headers([*common, *_own_tags(item)]) for item in items] if kinds & self._tagged else None
         time_ms = self.clock.time_ms()
         template = self._template(metadata, time_ms)
         encoded = _tag_headers(common) if common else _NO_TAGS
-        return PreparedEvents(cast("list[Event]", items), self._kinds, template, time_ms, encoded, own)
+        return PreparedEvents(found, lines, self._kinds, template, time_ms, encoded, own)
 
     def _prepare_envelopes(
         self, items: list[Any], metadata: Mapping[str, Any] | None, common: list[str], given: bool
