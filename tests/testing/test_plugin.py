@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import penstock
+
 TEST = """
 from penstock import events
 
@@ -52,7 +54,7 @@ ENTRY_POINT = "[pytest11]\npenstock.testing = penstock.testing\n"
 def test_the_plugin_loads(tmp_path: Path, ways: tuple[str, ...]) -> None:
     (tmp_path / "test_lamps.py").write_text(TEST)
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["penstock.testing"]\n' if "conftest" in ways else "")
-    source = Path(__file__).parents[2] / "src"
+    source = Path(penstock.__file__).parents[1]  # wherever it is imported from
     paths = [str(source)]
     if "entry point" in ways:
         metadata = tmp_path / "installed" / "fake_penstock-1.dist-info"
