@@ -13,6 +13,7 @@ import pytest
 
 import penstock
 from penstock import PenstockError, VirtualClock, events
+from penstock.observe import Alerts
 
 HALF = "\ud800"
 """Half of a surrogate pair: a str without a UTF-8 form."""
@@ -128,6 +129,49 @@ CALLS: list[tuple[str, Call]] = [
     ("name", lambda at: at.sagas.signal("s", HALF)),
     ("event", lambda at: at.sagas.signal_event(3, "c")),  # type: ignore[arg-type]
     ("correlation_id", lambda at: at.sagas.signal_event(BOX, None)),  # type: ignore[arg-type]
+    ("metadata", lambda at: at.store.append("s", BOX, metadata=3)),  # type: ignore[arg-type]
+    ("metadata", lambda at: at.store.append("s", BOX, metadata={"user": HALF})),
+    ("metadata", lambda at: at.store.append("s", BOX, metadata={"user": object()})),
+    ("metadata", lambda at: at.commands.dispatch(PackBox(1), metadata=3)),
+    ("tag", lambda at: at.store.append("s", BOX, tags=[HALF])),
+    ("tags", lambda at: at.store.append("s", BOX, tags=[[]])),  # type: ignore[list-item]
+    ("tags", lambda at: at.store.append_many({"s": ([BOX], events.ANY)}, tags=3)),  # type: ignore[arg-type]
+    ("tag", lambda at: at.store.append_if(BOX, tags=[HALF], unless=events.Query(tags=["a"]))),
+    ("tag", lambda at: events.Query(tags=[HALF])),
+    ("type", lambda at: events.Query(types=[HALF])),
+    ("category", lambda at: at.store.subscribe(category=HALF)),
+    ("stream", lambda at: at.store.subscription("x", stream=HALF)),
+    ("name", lambda at: at.store.subscription(HALF)),
+    ("after", lambda at: at.store.subscription("x", after=1 << 63)),
+    ("wait", lambda at: at.store.subscription("x").receive(wait="1")),  # type: ignore[arg-type]
+    ("source", lambda at: events.EventBus(at.broker, source=HALF)),
+    ("groups", lambda at: at.bus.start(groups="billing")),
+    ("group", lambda at: at.bus.start(groups=[[]])),  # type: ignore[list-item]
+    ("group", lambda at: at.bus.dead_letters(3)),  # type: ignore[arg-type]
+    ("group", lambda at: at.bus.redrive(None)),  # type: ignore[arg-type]
+    ("max_events", lambda at: at.bus.run_until_idle("1")),  # type: ignore[arg-type]
+    ("timeout", lambda at: at.bus.drain(math.nan)),
+    ("give_up_on", lambda at: events.Retry(give_up_on="x")),  # type: ignore[arg-type]
+    ("function", lambda at: events.Retry().call(None)),  # type: ignore[arg-type]
+    ("retry", lambda at: events.Projector(at.store, Boxes(), retry=3)),  # type: ignore[arg-type]
+    ("clock", lambda at: events.Outbox(at.database, clock=3)),  # type: ignore[arg-type]
+    ("clock", lambda at: events.RateLimit(1, clock=3)),  # type: ignore[arg-type]
+    ("on_change", lambda at: events.CircuitBreaker(on_change=3)),  # type: ignore[arg-type]
+    ("applies", lambda at: events.applies(BoxPacked)(3)),  # type: ignore[type-var]
+    ("name", lambda at: at.sagas.define(HALF)),
+    ("saga", lambda at: at.sagas.define("x")(int)),
+    ("timeout", lambda at: at.sagas.start(at.sagas.define("x")(lambda saga: 1)).result(math.nan)),
+    ("cls", lambda at: events.Envelope.wrap(BOX, "s").event(int)),  # type: ignore[arg-type]
+    ("cls", lambda at: events.registry.register(None)),  # type: ignore[arg-type]
+    ("old", lambda at: events.registry.check_compatibility(None, BoxPacked)),  # type: ignore[arg-type]
+    ("upcaster", lambda at: events.registry.upcaster("X", 1)(3)),  # type: ignore[arg-type]
+    ("version", lambda at: events.registry.upcasts("BoxPacked", None)),  # type: ignore[arg-type]
+    ("data", lambda at: events.registry.decode("BoxPacked", 1, None)),  # type: ignore[arg-type]
+    ("type", lambda at: type(events.Event)("X", (events.Event,), {}, type=HALF)),
+    ("version", lambda at: type(events.Event)("X", (events.Event,), {}, version=1 << 40)),
+    ("CloudEvent", lambda at: events.Envelope.from_cloudevent({**CLOUD_EVENT, "data": object()})),
+    ("measure", lambda at: Alerts(at.broker).add("x", [], above=1, callback=print)),  # type: ignore[arg-type]
+    ("above", lambda at: Alerts(at.broker).add("x", "lag", above=math.nan, callback=print)),
 ]
 
 

@@ -346,3 +346,15 @@ def test_queries(store: events.EventStore) -> None:
         queries.ask(OpenTab("a", 1))
     with pytest.raises(events.InvalidCommandError):
         queries.ask(CentsOf(3))  # type: ignore[arg-type]
+
+
+def test_a_key_goes_with_dicts_of_numbers(store: events.EventStore) -> None:
+    class Count(events.Command):
+        items: dict[int, int]
+
+    commands = events.CommandBus(store)
+    commands.handler(Count)(lambda command: sum(command.items.values()))
+    assert commands.dispatch(Count({1: 2, 0: 3}), idempotency_key="k") == 5
+    assert commands.dispatch(Count({0: 3, 1: 2}), idempotency_key="k") == 5
+    with pytest.raises(InvalidArgumentError, match="other"):
+        commands.dispatch(Count({0: 3, 1: 1}), idempotency_key="k")

@@ -44,6 +44,25 @@ def test_a_cloudevent_of_somebody_else() -> None:
     assert (envelope.message_id, envelope.version, envelope.correlation_id, envelope.data) == ("7", 1, "7", {})
 
 
+def test_attributes_of_a_cloudevent_without_a_place_in_the_envelope_come_back() -> None:
+    raw = {
+        "specversion": "1.0", "id": "7", "source": "/x", "type": "OrderPlaced", "time": "2020-01-01T00:00:00Z",
+        "subject": "o-1", "traceparent": "00-1-2-03", "data": {"a": 1},
+    }  # fmt: skip
+    envelope = events.Envelope.from_cloudevent(raw)
+    assert envelope.metadata == {"cloudEvent": {"subject": "o-1", "traceparent": "00-1-2-03"}}
+    assert raw.items() <= envelope.to_cloudevent().items()
+    assert events.Envelope.from_cloudevent(envelope.to_cloudevent()) == envelope
+
+
+def test_data_of_a_cloudevent_in_base64() -> None:
+    raw = {"specversion": "1.0", "id": "7", "source": "/x", "type": "OrderPlaced", "data_base64": "eyJhIjoxfQ=="}
+    assert events.Envelope.from_cloudevent(raw).data == {"a": 1}
+    for bad in ("/w==", "e", 3, "{}"):
+        with pytest.raises(events.InvalidEventError, match="CloudEvent"):
+            events.Envelope.from_cloudevent({**raw, "data_base64": bad})
+
+
 def test_correlation_and_causation_are_carried_on() -> None:
     cause = events.Envelope.wrap(Placed("o-1", 1), source="shop", metadata={"traceId": "t"})
     with events.handling(cause):
@@ -66,6 +85,21 @@ def test_bytes_that_are_no_envelope(raw: bytes) -> None:
 def test_what_is_no_cloudevent(raw: bytes) -> None:
     with pytest.raises(events.InvalidEventError):
         events.Envelope.from_cloudevent(raw)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"version":2', b'"version":-9000000000000000000'),
+        (b'"version":2', b'"version":0'),
+        (b'Z","source"', b'","source"'),
+    ],
+)
+def test_versions_and_times_that_nothing_can_be_done_with(old: bytes, new: bytes) -> None:
+    raw = events.Envelope.wrap(Placed("o-1", 1), source="shop").to_json()
+    assert old in raw
+    with pytest.raises(events.InvalidEventError):
+        events.Envelope.from_json(raw.replace(old, new))
 
 
 def test_data_that_do_not_fit_the_class() -> None:

@@ -365,3 +365,24 @@ def test_killed_workers_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_workers_lose_nothing_at_length(tmp_path: Path) -> None:
     check_killed(tmp_path, 10, 2000)
+
+
+def test_several_are_released_and_extended_at_once(store: events.EventStore, clock: penstock.VirtualClock) -> None:
+    subscription = store.subscription("several", visibility_timeout=10.0, max_receives=1)
+    store.append("s-1", [Counted(1), Counted(2)])
+    deliveries = subscription.receive(wait=0)
+    subscription.extend(deliveries, 60.0)
+    clock.advance(20)
+    assert subscription.receive(wait=0) == []
+    subscription.release(deliveries)
+    assert [delivery.delivery_count for delivery in subscription.receive(wait=0)] == [2, 2]
+
+
+@pytest.mark.parametrize("settle", ["nack", "park"])
+def test_a_reason_that_is_no_text_settles_nothing(store: events.EventStore, settle: str) -> None:
+    subscription = store.subscription("reasons", max_receives=1)
+    store.append("s-1", [Counted(1)])
+    (delivery,) = subscription.receive(wait=0)
+    with pytest.raises(penstock.PenstockError, match="reason"):
+        getattr(delivery, settle)(3)
+    assert not delivery.settled and subscription.parked() == []

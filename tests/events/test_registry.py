@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from penstock import events
@@ -91,3 +93,15 @@ def test_compatibility(registry: Registry) -> None:
         registry.check_compatibility(Moved2, Moved3)
     with pytest.raises(InvalidArgumentError, match="sideways"):
         registry.check_compatibility(Moved2, Moved3, "sideways")
+
+
+def test_a_version_far_below_the_first_is_read_at_once() -> None:
+    class Far(events.Event, version=3):
+        a: int
+
+    @events.registry.upcaster("Far", 1)
+    def up(data: dict[str, Any]) -> dict[str, Any]:
+        return {"a": data["a"] + 1}
+
+    assert events.registry.decode("Far", -(1 << 62), b'{"a": 1}') == Far(2)
+    assert events.registry.upcasts("Far", -(1 << 62)) and not events.registry.upcasts("Far", 2)

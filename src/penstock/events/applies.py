@@ -5,6 +5,7 @@ The decorated methods may all be called `_`: the namespace of their class keeps 
 
 from __future__ import annotations
 
+import inspect
 from abc import ABCMeta
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ def applies(*event_classes: type[Event]) -> Callable[[F], F]:
             raise InvalidTypeError(f"applies got {given!r}; Event classes are needed")
 
     def mark(function: F) -> F:
+        if not inspect.isfunction(function):
+            raise InvalidTypeError(f"applies decorates {function!r}; a method is needed")
         setattr(function, _MARK, (*getattr(function, _MARK, ()), *event_classes))
         return function
 

@@ -55,8 +55,7 @@ class EventBus(Runner):
     ) -> None:
         if not isinstance(broker, Broker):
             raise InvalidTypeError(f"broker is {broker!r}; an open penstock.Broker is needed")
-        if not isinstance(source, str) or not source:
-            raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
+        checked_text("source", source)
         if unknown_types not in ("dead-letter", "skip"):
             raise InvalidConfigError(f"unknown_types is {unknown_types!r}; allowed are 'dead-letter', 'skip'")
         super().__init__(broker)
@@ -217,6 +216,8 @@ class EventBus(Runner):
     def dead_letters(self, group: str | None = None, max_letters: int = 1000) -> list[DeadLetter]:
         """What groups of this topic gave up (default: all groups), the oldest of each first. Takes nothing away."""
         checked_number("max_letters", max_letters, 0, 1 << 62, whole=True)
+        if group is not None:
+            checked_text("group", group)
         found: list[DeadLetter] = []
         for name in self._dead_groups() if group is None else [group]:
             queue_name = dead_name(self.topic, name)
@@ -239,6 +240,7 @@ class EventBus(Runner):
         `filter(letter)` selects, `edit(letter)` returns other bytes to handle, `rate`: letters a second,
         `dry_run`: only say which. They come after what the group has now, not in their old place.
         """
+        checked_text("group", group)
         if dead_name(self.topic, group) not in self.broker.queues():
             return RedriveReport()
         letters = self.broker.queue(dead_name(self.topic, group))

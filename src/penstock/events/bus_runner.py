@@ -14,6 +14,7 @@ from penstock import Broker, ClosedError, CorruptionError, PenstockError
 from penstock.errors import InvalidArgumentError, InvalidConfigError
 from penstock.events.bus_group import Group
 from penstock.events.bus_loop import HandlerLoop
+from penstock.events.checks import checked_list
 from penstock.events.guard import checked_number
 
 _log = logging.getLogger("penstock.bus")
@@ -47,7 +48,8 @@ class Runner:
         with self._lock:
             if self._threads:
                 raise InvalidConfigError("the bus runs already; stop it first")
-            chosen = [self._group(name) for name in (self._groups if groups is None else groups)]
+            names = list(self._groups) if groups is None else checked_list("groups", groups)
+            chosen = [self._group(name) for name in names]
             self._failure = None
             self._stopped.clear()
             self._threads = [
@@ -121,7 +123,7 @@ class Runner:
             group.source.wakeup()
 
     def _group(self, name: str) -> Group:
-        if name not in self._groups:
+        if not isinstance(name, str) or name not in self._groups:
             raise InvalidArgumentError(f"group is {name!r}; groups with handlers here: {self.groups}")
         return self._groups[name]
 
@@ -178,6 +180,8 @@ class Runner:
 
         Retries that are not due yet are left: advance the clock and call again. Meant for tests and scripts.
         """
+        if max_events is not None:
+            checked_number("max_events", max_events, 0, 1 << 62, whole=True)
         done, idle = 0, False
         while not idle and (max_events is None or done < max_events):
             idle = True
@@ -191,7 +195,7 @@ class Runner:
         thread handled. What other processes have in hand does not count. `TimeoutError` when some are left after
         `timeout` seconds of the broker's clock.
         """
-        deadline, done = self.broker.clock.monotonic() + timeout, 0
+        deadline, done = self.broker.clock.monotonic() + checked_number("timeout", timeout, 0, 1e12), 0
         groups = list(self._groups.values())
         for group in groups:
             group.drained_by += 1

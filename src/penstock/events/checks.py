@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from penstock import Broker
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+
+_encode = msgspec.json.Encoder().encode
 
 
 def checked_text(name: str, value: object) -> str:
@@ -23,6 +27,32 @@ def check_unicode(name: str, value: str) -> None:
         value.encode()
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"{name} is {value!r}; valid Unicode is needed") from error
+
+
+def metadata_json(inherited: dict[str, Any], given: Any) -> bytes:
+    """The JSON of an envelope's metadata: those that are carried on, and over them those that were given."""
+    if not given:
+        return _encode(inherited)
+    if not isinstance(given, Mapping):
+        raise InvalidTypeError(f"metadata is {given!r}; a dict is needed")
+    try:
+        return _encode({**inherited, **given})
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidTypeError(f"metadata is {given!r}, which has no JSON form: {error}") from error
+
+
+def checked_clock(value: Any) -> Any:
+    """A clock, or None."""
+    if value is not None and not all(hasattr(value, name) for name in ("time_ms", "monotonic", "sleep")):
+        raise InvalidTypeError(f"clock is {value!r}; a penstock.Clock or None is needed")
+    return value
+
+
+def checked_callable(name: str, value: Any) -> Any:
+    """A callable, or None."""
+    if value is not None and not callable(value):
+        raise InvalidTypeError(f"{name} is {value!r}; a callable or None is needed")
+    return value
 
 
 def checked_list(name: str, value: Any) -> list[Any]:

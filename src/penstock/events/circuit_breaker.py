@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 
 from penstock.clock import Clock
+from penstock.events.checks import checked_callable
 from penstock.events.guard import Guard, checked_exceptions, checked_number
 from penstock.events.guard_errors import BackPressureError, CircuitOpenError
 
@@ -54,7 +55,7 @@ class CircuitBreaker(Guard):
         self._failures = checked_exceptions("failures", failures)
         self._ignore = checked_exceptions("ignore", ignore) if ignore != () else ()
         self.name = name
-        self._on_change = on_change
+        self._on_change = checked_callable("on_change", on_change)
         self._lock = threading.RLock()
         self._state = CLOSED
         self._calls: deque[tuple[float, bool]] = deque()  # when, whether it failed; without a rate failures only

@@ -2,10 +2,12 @@
 
 `id type source time data` are the envelope's; its `version`, `correlationId`, `causationId` and metadata become the
 extension attributes `schemaversion correlationid causationid` and `metadata` (JSON text, as extensions are scalars).
+Attributes that the envelope has no place for (`subject`, `traceparent`, ...) are kept in its metadata, as `cloudEvent`.
 """
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,11 +16,17 @@ import msgspec
 from penstock.events.errors import InvalidEventError
 
 _REQUIRED = ("specversion", "id", "type", "source")
+_EXTENSIONS = ("schemaversion", "correlationid", "causationid", "metadata")
+_KNOWN = frozenset((*_REQUIRED, *_EXTENSIONS, "time", "datacontenttype", "data", "data_base64"))
+_OTHERS = "cloudEvent"
 
 
 def from_document(document: dict[str, Any]) -> dict[str, Any]:
     """The CloudEvent of an envelope's JSON document."""
+    metadata = dict(document["metadata"])
+    others = metadata.pop(_OTHERS, {})
     event = {
+        **(others if isinstance(others, dict) else {}),
         "specversion": "1.0",
         "id": document["messageId"],
         "source": document["source"],
@@ -30,8 +38,8 @@ def from_document(document: dict[str, Any]) -> dict[str, Any]:
     }
     if document.get("causationId"):
         event["causationid"] = document["causationId"]
-    if document["metadata"]:
-        event["metadata"] = msgspec.json.encode(document["metadata"]).decode()
+    if metadata:
+        event["metadata"] = msgspec.json.encode(metadata).decode()
     return {**event, "data": document["data"]}
 
 
@@ -51,12 +59,24 @@ def to_document(event: dict[str, Any] | bytes | str) -> dict[str, Any]:
             "timestamp": found.get("time") or datetime.now(UTC).isoformat(),
             "source": found["source"],
             "correlationId": found.get("correlationid") or found["id"],
-            "data": found["data"] if found.get("data") is not None else {},
+            "data": _data(found),
             "metadata": _metadata(found.get("metadata", {})),
         }
+        others = {name: value for name, value in found.items() if name not in _KNOWN}
+        if others:
+            document["metadata"] = {**document["metadata"], _OTHERS: others}
         return {**document, "causationId": found["causationid"]} if found.get("causationid") else document
     except (msgspec.MsgspecError, AttributeError, TypeError) as error:
         raise InvalidEventError(f"this is no CloudEvent in JSON: {error}") from error
+
+
+def _data(event: dict[str, Any]) -> Any:
+    if event.get("data_base64") is None:
+        return event["data"] if event.get("data") is not None else {}
+    try:
+        return msgspec.json.decode(base64.b64decode(event["data_base64"], validate=True))
+    except ValueError as error:
+        raise InvalidEventError(f"data_base64 of the CloudEvent is not JSON in base64: {error}") from error
 
 
 def _metadata(given: Any) -> dict[str, Any]:

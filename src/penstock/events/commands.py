@@ -20,6 +20,7 @@ import msgspec
 from penstock.clock import SystemClock
 from penstock.errors import ConcurrencyError, InvalidArgumentError, InvalidConfigError, InvalidTypeError, PenstockError
 from penstock.events.bus_handler import positional_count
+from penstock.events.checks import metadata_json
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event
@@ -191,7 +192,7 @@ class _Attempt:
         self.nested = current_unit(bus.store) is not None
         self._unit = current_unit(bus.store) or UnitOfWork(bus.store)
         self._envelope = _command_envelope(bus.store, command, options)
-        self._digest = hashlib.sha256(msgspec.json.encode(command, order="sorted")).hexdigest() if key else ""
+        self._digest = _digest(command) if key else ""
         self._stream = f"{STREAM_PREFIX}{key}"
 
     def recorded(self) -> tuple[Any] | None:
@@ -281,6 +282,12 @@ def _validated(command: Any) -> Any:
     return command
 
 
+def _digest(command: Any) -> str:
+    """What two commands with the same contents have in common."""
+    contents = msgspec.to_builtins(command, str_keys=True)  # only those can be sorted
+    return hashlib.sha256(msgspec.json.encode(contents, order="sorted")).hexdigest()
+
+
 def _checked_key(key: str | None) -> str | None:
     if key is not None and (not isinstance(key, str) or not 1 <= len(key) <= _KEY_LENGTH_MAX):
         raise InvalidArgumentError(f"idempotency_key is {key!r}; a str of 1 to {_KEY_LENGTH_MAX} characters is needed")
@@ -306,7 +313,7 @@ def _command_envelope(store: EventStore, command: Any, options: Mapping[str, Any
             "correlationId": options.get("correlation_id") or (cause.correlation_id if cause else identity),
             "causationId": options.get("causation_id") or (cause.message_id if cause else None),
             "data": msgspec.Raw(msgspec.json.encode(command)),
-            "metadata": {**inherited, **(options.get("metadata") or {})},
+            "metadata": msgspec.json.decode(metadata_json(inherited, options.get("metadata"))),
         },
         Envelope,
         strict=False,

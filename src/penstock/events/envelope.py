@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Self, cast
 
 import msgspec
 
@@ -14,7 +14,7 @@ from penstock.events import cloudevents
 from penstock.events.checks import checked_text
 from penstock.events.context import current_envelope
 from penstock.events.errors import InvalidEventError
-from penstock.events.event import Event
+from penstock.events.event import VERSION_MAX, Event
 from penstock.events.message_id import new_message_id
 from penstock.events.registry import registry
 from penstock.events.validation import check_event
@@ -39,9 +39,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     """UUIDv7: unique, and ordered by time."""
     type: str
     """The event's type."""
-    version: int
+    version: Annotated[int, msgspec.Meta(ge=1, le=VERSION_MAX)]
     """The version of the type's schema."""
-    timestamp: datetime
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)]
     """When it happened, with a time zone (UTC)."""
     source: str
     """Who published it."""
@@ -141,7 +141,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
         """The envelope of a CloudEvents 1.0 event in structured form (dict or JSON). Raises `InvalidEventError`."""
         try:
             return cls.from_json(msgspec.json.encode(cloudevents.to_document(event)))
-        except UnicodeError as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            if isinstance(error, InvalidEventError):
+                raise
             raise InvalidEventError(f"event is no CloudEvent in JSON: {error}") from error
 
     def __eq__(self, other: object) -> bool:

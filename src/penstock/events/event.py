@@ -8,14 +8,19 @@ from typing import Any, ClassVar
 import msgspec
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import check_unicode
 from penstock.events.registry import registry
+
+VERSION_MAX = (1 << 31) - 1
 
 
 def _check(name: str, type_name: object, version: object) -> None:
     if type_name is not None and (not isinstance(type_name, str) or not type_name):
         raise InvalidArgumentError(f"type of {name} is {type_name!r}; allowed is a str that is not empty")
-    if type(version) is not int or version < 1:
-        raise InvalidArgumentError(f"version of {name} is {version!r}; allowed is an int from 1")
+    if type_name is not None:
+        check_unicode(f"type of {name}", type_name)
+    if type(version) is not int or not 1 <= version <= VERSION_MAX:
+        raise InvalidArgumentError(f"version of {name} is {version!r}; allowed is an int from 1 to {VERSION_MAX}")
 
 
 def _personal_names(name: str, subject: object, personal: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar, cast
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import checked_clock
 
 F = TypeVar("F", bound=Callable[..., Any])
 SLICE_S = 0.01
@@ -27,7 +28,7 @@ class Guard(ABC):
     """
 
     def __init__(self, clock: Clock | None) -> None:
-        self.clock: Clock = clock or SystemClock()
+        self.clock: Clock = checked_clock(clock) or SystemClock()
 
     @abstractmethod
     def _entering(self) -> Generator[float, None, None]:

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
-from penstock.events.checks import check_unicode, checked_list, checked_text
+from penstock.events.checks import check_unicode, checked_clock, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
 from penstock.events.sql import RELEASE, SAVE, Sql, id_key, is_path
@@ -46,8 +46,7 @@ class Inbox:
         clock: Clock | None = None,
     ) -> None:
         checked_text("group", group)
-        if clock is not None and not hasattr(clock, "time_ms"):
-            raise InvalidTypeError(f"clock is {clock!r}; a penstock.Clock or None is needed")
+        checked_clock(clock)
         self._ttl = None if ttl is None else checked_number("ttl", ttl, 0.001, 1e10)
         self._clock = clock or SystemClock()
         self._own = is_path(database)

@@ -21,7 +21,7 @@ from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events import sql as sql_module
 from penstock.events.bus import EventBus
-from penstock.events.checks import check_unicode, checked_text
+from penstock.events.checks import check_unicode, checked_clock, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.errors import InvalidEventError
 from penstock.events.event import Event
@@ -58,6 +58,7 @@ class Outbox:
     ) -> None:
         for label, value in (("topic", topic), ("source", source), ("name", name)):
             checked_text(label, value)
+        checked_clock(clock)
         self._own = is_path(database)
         self._sql = Sql.open(database) if self._own else Sql(database)
         self.topic = topic

@@ -16,7 +16,7 @@ from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTyp
 from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.delivery import Delivery, ParkedEvent, event_record
 from penstock.events.errors import UnknownSubscriptionError
-from penstock.events.subscription import EventFilter
+from penstock.events.subscription import POSITION_MAX, EventFilter, checked_seconds
 from penstock.events.subscription_file import SubscriptionFile
 from penstock.queues.queue_config import QueueConfig
 from penstock.queues.share_group import ShareGroup
@@ -94,6 +94,8 @@ class PersistentSubscription:
         `visibility_timeout`: seconds, default the subscription's. Raises `InvalidArgumentError`, `ClosedError`.
         """
         clock = self._store.broker.clock
+        if wait is not None:
+            checked_seconds("wait", wait)
         deadline = None if wait is None else clock.monotonic() + wait
         left = wait
         while True:
@@ -132,20 +134,33 @@ class PersistentSubscription:
 
     def nack(self, deliveries: Delivery | Iterable[Delivery], reason: str | None = None, delay: float = 0.0) -> None:
         """They failed, as `Delivery.nack`."""
+        _check_reason(reason)
         for delivery in _listed(deliveries):
             delivery.nack(reason, delay)
 
+    def release(self, deliveries: Delivery | Iterable[Delivery]) -> None:
+        """Give them back, which counts as no failure."""
+        for delivery in _listed(deliveries):
+            delivery.release()
+
+    def extend(self, deliveries: Delivery | Iterable[Delivery], seconds: float) -> None:
+        """Keep them from coming back for so many seconds from now."""
+        for delivery in _listed(deliveries):
+            delivery.extend(seconds)
+
     def park(self, deliveries: Delivery | Iterable[Delivery], reason: str = "parked") -> None:
         """Put them aside until `replay_parked`."""
+        _text(reason)
         for delivery in _listed(deliveries):
             delivery.park(reason)
 
     def _nack(self, message: Message, reason: str | None, delay: float) -> None:
+        _check_reason(reason)
         limit = self._settings["max_receives"]
         last = limit is not None and message.failure_count + 1 >= limit
         message.nack(delay)
         if last:
-            self._note(message, EXHAUSTED if reason is None else f"{EXHAUSTED}: {_text(reason)}")
+            self._note(message, EXHAUSTED if reason is None else f"{EXHAUSTED}: {reason}")
 
     def _park(self, message: Message, reason: str) -> None:
         text = _text(reason)
@@ -243,8 +258,7 @@ def open_subscription(
     store: EventStore, file: SubscriptionFile, name: str, given: dict[str, Any]
 ) -> PersistentSubscription:
     """The subscription of this name, made when there is none; `given`: the settings that the caller named."""
-    if not isinstance(name, str) or not name:
-        raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed")
+    checked_text("name", name)
     if not isinstance(given.get("by_stream", False), bool):
         raise InvalidTypeError(f"by_stream is {given['by_stream']!r}; a bool is needed")
     settings = file.settings(name)
@@ -252,7 +266,7 @@ def open_subscription(
         wanted = {**DEFAULTS, **given}
         if wanted["after"] == "end":
             wanted["after"] = store.position
-        if type(wanted["after"]) is not int or wanted["after"] < 0:
+        if type(wanted["after"]) is not int or not 0 <= wanted["after"] <= POSITION_MAX:
             raise InvalidArgumentError(f"after is {wanted['after']!r}; allowed are 'end' and a position from 0")
         check_topic_name(group_name(name))
         filter_of(wanted)
@@ -315,6 +329,12 @@ def _checked_limit(limit: int | None) -> int | None:
     if limit is not None and (type(limit) is not int or limit < 0):
         raise InvalidArgumentError(f"limit is {limit!r}; None or an int from 0 is needed")
     return limit
+
+
+def _check_reason(reason: object) -> None:
+    """A str, or None."""
+    if reason is not None:
+        _text(reason)
 
 
 def _text(reason: object) -> str:

@@ -68,6 +68,8 @@ class Projector:
             checked_text("name", name)
         self.name = name or projection.name or type(projection).__name__
         self._batch_size = checked_number("batch_size", batch_size, 1, 1_000_000, whole=True)
+        if retry is not None and not isinstance(retry, Retry):
+            raise InvalidTypeError(f"retry is {retry!r}; a penstock.events.Retry or None is needed")
         self._retry = retry or Retry(delay=0.1)
         self._feed = feed_of(source)
         self._feeding = threading.RLock()

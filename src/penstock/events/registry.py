@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import check_unicode
 from penstock.events.compatibility import MODES, problems_between
 from penstock.events.errors import IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
 
@@ -35,6 +36,7 @@ class Registry:
 
     def register(self, cls: type[Event]) -> None:
         """Make a class known under its type and version."""
+        _checked_class("cls", cls)
         with self._lock:
             versions = self._classes.setdefault(cls.event_type, {})
             versions[cls.event_version] = cls
@@ -69,7 +71,11 @@ class Registry:
         if type(from_version) is not int or from_version < 1:
             raise InvalidArgumentError(f"from_version is {from_version!r}; allowed is an int from 1")
 
+        check_unicode("event_type", event_type)
+
         def register(function: Upcaster) -> Upcaster:
+            if not callable(function):
+                raise InvalidTypeError(f"upcaster of {event_type!r} is {function!r}; a function of a dict is needed")
             with self._lock:
                 self._upcasters[event_type, from_version] = function
                 self.generation += 1
@@ -84,7 +90,9 @@ class Registry:
         A version newer than the class is read as far as the class knows its fields. Raises `UnknownEventTypeError`,
         `InvalidEventError`.
         """
-        cls = cls or self._latest.get(event_type) or self.get(event_type)
+        cls = self.get(event_type) if cls is None else _checked_class("cls", cls)
+        if type(version) is not int or not isinstance(data, (bytes, bytearray, memoryview, str, msgspec.Raw)):
+            raise InvalidTypeError(f"version is {version!r} and data is {data!r}; an int, and JSON are needed")
         try:
             if version >= cls.event_version or not self._has_upcaster(event_type, version, cls.event_version):
                 event: Event = msgspec.json.decode(data, type=cls)
@@ -97,6 +105,8 @@ class Registry:
 
     def upcasts(self, event_type: str, version: int) -> bool:
         """Whether data of this version are changed by upcasters on their way to the latest class."""
+        if type(version) is not int:
+            raise InvalidTypeError(f"version is {version!r}; an int is needed")
         return self._has_upcaster(event_type, version, self.get(event_type).event_version)
 
     def decode_envelope(self, event_type: str, version: int, raw: bytes) -> Event | None:
@@ -121,12 +131,12 @@ class Registry:
         return msgspec.json.Decoder(msgspec.defstruct("EnvelopeOf", [("data", cls)], gc=False))
 
     def _has_upcaster(self, event_type: str, start: int, end: int) -> bool:
-        return any((event_type, version) in self._upcasters for version in range(start, end))
+        return any(name == event_type and start <= version < end for name, version in self._upcasters)
 
     def _upcast(self, event_type: str, start: int, end: int, data: Data) -> Data:
-        for version in range(start, end):
-            upcaster = self._upcasters.get((event_type, version))  # none: the versions differ by optional fields
-            data = upcaster(data) if upcaster else data
+        steps = [version for name, version in self._upcasters if name == event_type and start <= version < end]
+        for version in sorted(steps):  # those without differ by optional fields
+            data = self._upcasters[event_type, version](data)
         return data
 
     def schema(self, event_type: str, version: int | None = None) -> dict[str, Any]:
@@ -140,10 +150,16 @@ class Registry:
         """
         if mode not in MODES:
             raise InvalidArgumentError(f"mode is {mode!r}; allowed are {', '.join(map(repr, MODES))}")
-        problems = problems_between(old, new, mode)
+        problems = problems_between(_checked_class("old", old), _checked_class("new", new), mode)
         if problems:
             which = f"{new.event_type} version {new.event_version} against version {old.event_version}"
             raise IncompatibleSchemaError(f"{which} is not {mode} compatible: {'; '.join(problems)}", tuple(problems))
+
+
+def _checked_class(name: str, cls: Any) -> type[Event]:
+    if not isinstance(cls, type) or not issubclass(cls, msgspec.Struct) or not hasattr(cls, "event_version"):
+        raise InvalidTypeError(f"{name} is {cls!r}; an Event class is needed")
+    return cast("type[Event]", cls)
 
 
 registry = Registry()

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from penstock import RetryPolicy
 from penstock.clock import Clock, SystemClock
+from penstock.errors import InvalidTypeError
 
 T = TypeVar("T")
 _clock = SystemClock()
@@ -31,6 +32,8 @@ class Retry(RetryPolicy):
 
     def call(self, function: Callable[..., T], *args: Any, clock: Clock | None = None, **options: Any) -> T:
         """The result of `function(*args, **options)`, tried again as this policy says; its last error is raised."""
+        if not callable(function):
+            raise InvalidTypeError(f"function is {function!r}; a callable is needed")
         failures = 0
         while True:
             try:

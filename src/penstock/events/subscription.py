@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from penstock.aio.wake import Waker
 from penstock.clock import SystemClock
 from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import checked_text
 from penstock.events.event import Event
 from penstock.events.store.query import Query, check_tags
 from penstock.events.store.record_format import category_of
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 WAIT_SLICE_S = 1.0  # how long a closed store, or a bell that another machine cannot ring, may go unnoticed
 VIRTUAL_SLICE_S = 0.01
+POSITION_MAX = (1 << 62) - 1
 Types = type[Event] | str | Iterable[type[Event] | str] | None
 
 
@@ -33,8 +35,8 @@ class EventFilter:
         tags: Iterable[str] | None = None,
     ) -> None:
         for name, value in (("category", category), ("stream", stream)):
-            if value is not None and (not isinstance(value, str) or not value):
-                raise InvalidTypeError(f"{name} is {value!r}; a str that is not empty is needed")
+            if value is not None:
+                checked_text(name, value)
         if category is not None and stream is not None:
             raise InvalidArgumentError("category and stream are given; one of them is allowed")
         if types is not None and (isinstance(types, (str, type))):

@@ -115,7 +115,7 @@ class Alerts:
         match is an alert of its own. `above`: fires while the value is greater. `for_seconds`: only when it has been
         for so long. `resolve_at`: resolves when the value is at most this (default: `above`).
         """
-        if measure not in MEASURES:
+        if not isinstance(measure, str) or measure not in MEASURES:
             raise InvalidArgumentError(f"measure is {measure!r}; allowed are {', '.join(MEASURES)}")
         if not isinstance(name, str) or not isinstance(subject, str):
             raise InvalidTypeError(f"name is {name!r} and subject is {subject!r}; give both as str")
@@ -123,7 +123,7 @@ class Alerts:
             raise InvalidTypeError(f"callback is {callback!r}; give a function of an Alert")
         low = above if resolve_at is None else resolve_at
         for argument, value in (("above", above), ("for_seconds", for_seconds), ("resolve_at", low)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
                 raise InvalidTypeError(f"{argument} is {value!r}; give a number")
         if low > above or for_seconds < 0:
             raise InvalidArgumentError(

@@ -33,6 +33,10 @@ class RetryPolicy:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
                 raise InvalidConfigError(f"{name} is {value!r}; allowed is a number from {least} to {most}")
 
+        found = self.give_up_on if isinstance(self.give_up_on, tuple) else (self.give_up_on,)
+        if not all(isinstance(one, type) and issubclass(one, BaseException) for one in found):
+            raise InvalidConfigError(f"give_up_on is {self.give_up_on!r}; allowed are exception classes")
+
     def delay_after(self, failures: int) -> float:
         """Seconds to wait after so many failures (1: the first)."""
         whole = min(self.max_delay, self.delay * self.factor ** min(failures - 1, 64))

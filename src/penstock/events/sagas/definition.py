@@ -24,7 +24,10 @@ class Definition:
             raise InvalidTypeError(f"saga {name!r} is {function!r}; a function (not async) of a saga is needed")
         self.name = name
         self.function = function
-        self._signature = inspect.signature(function)
+        try:
+            self._signature = inspect.signature(function)
+        except ValueError as error:
+            raise InvalidTypeError(f"saga {name!r} is {function!r}; {error}") from error
         self._types = self._argument_types()
 
     def _argument_types(self) -> list[Any]:

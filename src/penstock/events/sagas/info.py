@@ -137,7 +137,9 @@ class SagaHandle:
         Somebody must run the sagas meanwhile, in any process. Raises `SagaFailedError` (`SagaCancelledError`,
         `SagaNonDeterminismError`), `SagaTimeoutError`.
         """
-        if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or timeout < 0):
+        if timeout is not None and (
+            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0
+        ):
             raise InvalidArgumentError(f"timeout is {timeout!r}; seconds from 0, or None, are needed")
         clock = self._sagas.clock
         deadline = None if timeout is None else clock.monotonic() + timeout

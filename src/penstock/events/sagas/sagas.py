@@ -83,8 +83,10 @@ class Sagas:
         `awaits`: classes of events that it waits for (`saga.wait_for(OrderShipped)`); the bus brings them by
         correlation id. Defining a name again replaces it. Raises `InvalidTypeError`, `InvalidArgumentError`.
         """
-        if name is not None and (not isinstance(name, str) or not name):
+        if name is not None and not isinstance(name, str):
             raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed: @sagas.define('place-order')")
+        if name is not None:
+            checked_text("name", name)
         classes = checked_list("awaits", awaits)
         if classes and self.bus is None:
             raise InvalidArgumentError("awaits needs events: give Sagas a bus")

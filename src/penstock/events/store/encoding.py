@@ -15,7 +15,7 @@ from penstock._native.builder import BatchBuilder, encode_headers
 from penstock._native.envelopes import Kind, Template, append_envelope, append_events
 from penstock.clock import Clock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
-from penstock.events.checks import checked_text
+from penstock.events.checks import checked_text, metadata_json
 from penstock.events.context import current_envelope
 from penstock.events.envelope import UNKNOWN, Envelope
 from penstock.events.erasure import Erasure
@@ -188,10 +188,10 @@ class Encoder:
             self._time = (time_ms, time)
         middle = b'%b,"source":%b,"correlationId":"' % (time, self._source_json)
         if cause is None:
-            tail = b',"metadata":%b}' % _encode({**UNKNOWN, **(metadata or {})})
+            tail = b',"metadata":%b}' % metadata_json(UNKNOWN, metadata)
             return Template(middle, b'","data":', tail, True)
         inherited = {name: cause.metadata.get(name) for name in UNKNOWN}
-        tail = b',"metadata":%b}' % _encode({**inherited, **(metadata or {})})
+        tail = b',"metadata":%b}' % metadata_json(inherited, metadata)
         before = b'%b,"causationId":%b,"data":' % (_encode(cause.correlation_id)[1:], _encode(cause.message_id))
         return Template(middle, before, tail, False)
 

@@ -27,7 +27,7 @@ from penstock.events.store.arguments import check_stream, checked_age_ms, checke
 from penstock.events.store.core import Core
 from penstock.events.store.encoding import Encoder, Events
 from penstock.events.store.expected import ANY, Expected, check_expected
-from penstock.events.store.query import Query
+from penstock.events.store.query import Query, check_tags
 from penstock.events.store.reading import Rows, all_events, matching_events, stream_events, term_events, up_to
 from penstock.events.store.recorded import RecordedEvent
 from penstock.events.store.store_log import StoreLog
@@ -98,7 +98,7 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
             raise InvalidArgumentError(
                 f"appends is {appends!r}; a dict of stream to (events, expected_version) is needed"
             )
-        common = [tags] if isinstance(tags, str) else list(tags)
+        common = check_tags(tags)
         parts = []
         for stream, pair in appends.items():
             if not isinstance(pair, tuple) or len(pair) != 2:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import check_unicode
 from penstock.events.event import Event
 
 
@@ -52,11 +53,12 @@ class Query:
 
 def check_tags(tags: Iterable[str]) -> list[str]:
     """The tags as a list without repetitions, each a str that is not empty."""
-    found = list(dict.fromkeys(_listed("tags", tags)))
+    found = _listed("tags", tags)
     for tag in found:
         if not isinstance(tag, str) or not tag:
             raise InvalidTypeError(f"tags has {tag!r}; each has to be a str that is not empty")
-    return found
+        check_unicode("tag", tag)
+    return list(dict.fromkeys(found))
 
 
 def _listed(name: str, items: Any) -> list[Any]:
@@ -67,6 +69,7 @@ def _listed(name: str, items: Any) -> list[Any]:
 
 def _type_name(item: type[Event] | str) -> str:
     if isinstance(item, str) and item:
+        check_unicode("type", item)
         return item
     if isinstance(item, type) and issubclass(item, Event):
         return item.event_type
