@@ -10,11 +10,11 @@ import asyncio
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from typing import Any
 
 from penstock.clock import Clock
+from penstock.error_text import repr_of, trace_of
 from penstock.errors import InvalidConfigError
 from penstock.events.bus_handler import Handler
 from penstock.events.bus_loop import HandlerLoop
@@ -353,7 +353,7 @@ class Group:
             return False
         self.failed += 1
         failures = delivery.failure_count + 1
-        what = repr(error)  # not the error itself: a kept log record would keep its frames
+        what = repr_of(error)  # not the error itself: a kept log record would keep its frames
         _log.warning(
             "%s failed on %s (%d): %s", handler.name, envelope.type, failures, what,
             extra={
@@ -370,7 +370,7 @@ class Group:
 
     def _bury(self, delivery: Delivery, error: Exception, exhausted: bool) -> None:
         self.dead += 1
-        trace = "".join(traceback.format_exception(error))
-        told = {"message_id": delivery.id, "group": self.name, "error": repr(error)}
-        _log.error("%s is dead-lettered by group %s: %r", delivery.id, self.name, repr(error), extra=told)
-        self.source.bury(delivery, trace, error, exhausted)
+        what = repr_of(error)
+        told = {"message_id": delivery.id, "group": self.name, "error": what}
+        _log.error("%s is dead-lettered by group %s: %r", delivery.id, self.name, what, extra=told)
+        self.source.bury(delivery, trace_of(error), error, exhausted)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from penstock._native.message import Message
 from penstock._native.records import Record
+from penstock.error_text import line_of
 from penstock.events.erasure import Erasure
 from penstock.events.store.record_format import VERSION
 from penstock.events.store.recorded import RecordedEvent
@@ -73,7 +74,7 @@ class Delivery(RecordedEvent):
         if error is None:
             self.ack()
         elif isinstance(error, Exception):
-            self.nack(f"{type(error).__name__}: {error}")
+            self.nack(line_of(error))
         else:
             self.release()
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from penstock.clock import SystemClock
+from penstock.error_text import repr_of
 from penstock.errors import InvalidConfigError, InvalidTypeError
 from penstock.events.checks import checked_text
 from penstock.events.errors import UnknownEventTypeError
@@ -209,7 +210,9 @@ class Projector:
                 if self._retry.gives_up(error, failures):
                     raise
                 delay = self._retry.delay_after(failures)
-                _log.warning("projection %s failed (%d), again in %.1f s: %r", self.name, failures, delay, repr(error))
+                _log.warning(
+                    "projection %s failed (%d), again in %.1f s: %r", self.name, failures, delay, repr_of(error)
+                )
                 until = self._feed.clock.monotonic() + delay
                 while (left := until - self._feed.clock.monotonic()) > 0 and not self._stopped.wait(min(left, 0.05)):
                     pass

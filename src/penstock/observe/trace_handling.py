@@ -7,6 +7,7 @@ from typing import Any
 
 from opentelemetry.trace import SpanKind, Status, StatusCode, Tracer, get_current_span
 
+from penstock.error_text import line_of
 from penstock.observe import tracing
 from penstock.observe.trace_context import carried, context_in, context_of, links_to
 from penstock.observe.tracing import alone, attributes, processing, record_attributes, tracer_of
@@ -48,7 +49,7 @@ def failing(original: Method) -> Method:
         if tracer_of(self._queue._broker) is not None:
             span = get_current_span()
             span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            span.set_status(Status(StatusCode.ERROR, line_of(error)))
             span.set_attribute("error.type", type(error).__qualname__)
         return original(self, message, error, *args, **kwargs)
 

@@ -84,7 +84,7 @@ def dead_letter_headers(message: Message, group: str, reason: str, error: str | 
         history.remove(entry)
     count = entry.get("count", 0)
     entry["count"] = (count if isinstance(count, int) else 0) + 1
-    kept += [(PREFIX + name, text.encode()) for name, text in found]
+    kept += [(PREFIX + name, text.encode("utf-8", "backslashreplace")) for name, text in found]
     kept.append(("x-death", json.dumps([entry, *history]).encode()))
     if header(kept, "x-first-death-queue") is None:
         kept += [

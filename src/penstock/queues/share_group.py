@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from penstock._native.delivery import Delivery
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_EXPIRES, FLAG_PRECEDENCE
 from penstock._native.message import Message, ack_many
 from penstock.clock import SystemClock
+from penstock.error_text import trace_of
 from penstock.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -337,7 +337,7 @@ class ShareGroup:
 
     def _failed(self, message: Message, error: BaseException) -> None:
         """A handler raised: a failure that remembers why, should it be the last."""
-        self._nack(message, 0.0, True, "".join(traceback.format_exception(error)))
+        self._nack(message, 0.0, True, trace_of(error))
 
     def _reject(self, message: Message, reason: str) -> None:
         if not isinstance(reason, str):

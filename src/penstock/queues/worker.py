@@ -6,10 +6,10 @@ import logging
 import multiprocessing
 import signal
 import threading
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from penstock.error_text import repr_of, trace_of
 from penstock.errors import (
     ClosedError,
     InvalidArgumentError,
@@ -191,10 +191,10 @@ class Worker:
             told = self._fields(message)
             _log.exception("the handler of %s raised after it had settled the message", message.id, extra=told)
             return
-        trace = "".join(traceback.format_exception(error))
+        trace = trace_of(error)
         failures = message.failure_count + 1
         limit = self._retry.max_attempts
-        what = repr(error)  # not the error itself: a kept log record would keep its frames
+        what = repr_of(error)  # not the error itself: a kept log record would keep its frames
         _log.warning("message %s failed (%d): %s", message.id, failures, what, extra=self._fields(message, error=what))
         if isinstance(error, self._retry.give_up_on):
             self._settle(lambda: self._queue._bury(message, "rejected", trace, None))

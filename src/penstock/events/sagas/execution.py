@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from penstock.error_text import line_of
+from penstock.errors import RecordTooLargeError
 from penstock.events.context import handling
 from penstock.events.envelope import Envelope
 from penstock.events.retry import Retry
@@ -22,7 +24,7 @@ from penstock.events.sagas.errors import (
     Stopped,
     Suspended,
 )
-from penstock.events.sagas.saga import Compensation, Saga, describe
+from penstock.events.sagas.saga import Compensation, Saga
 from penstock.events.sagas.state import (
     CANCELLED,
     COMPENSATING,
@@ -87,13 +89,16 @@ def _run(task: Task, definition: Definition) -> None:
     except StepFailedError as error:
         _fail(task, FAILED, error.step, error.reason, error.error_type)
     except SagaTimeoutError as error:
-        _fail(task, FAILED, "", describe(error), "SagaTimeoutError")
+        _fail(task, FAILED, "", line_of(error), "SagaTimeoutError")
     except Exception as error:  # whatever the function raises is what the saga failed with
-        _fail(task, FAILED, "", describe(error), type(error).__name__)
+        _fail(task, FAILED, "", line_of(error), type(error).__name__)
     else:
         if task.state.status != COMPENSATING:
-            task.partition.end(task, COMPLETED, NULL if result is None else msgspec.Raw(raw))
-            return
+            try:
+                task.partition.end(task, COMPLETED, NULL if result is None else msgspec.Raw(raw))
+                return
+            except RecordTooLargeError as error:
+                _fail(task, FAILED, "", line_of(error), type(error).__name__)
     _compensate(task, saga.undo)
 
 
@@ -140,8 +145,8 @@ def _undo(task: Task, compensation: Compensation) -> bool:
         except Exception as error:
             failures += 1
             if retry.gives_up(error, failures):
-                _log.error("saga %s: the compensation of %s failed: %r", state.id, compensation.name, describe(error))
-                failure = compensation.name, describe(error), type(error).__name__
+                _log.error("saga %s: the compensation of %s failed: %r", state.id, compensation.name, line_of(error))
+                failure = compensation.name, line_of(error), type(error).__name__
                 partition.end(task, COMPENSATION_FAILED, failure=failure)
                 return False
             now_ms = partition.clock.time_ms()
@@ -150,7 +155,7 @@ def _undo(task: Task, compensation: Compensation) -> bool:
                 task,
                 Entry(
                     kind="undo_attempt", op=compensation.op, name=compensation.name, at=now_ms, failures=failures,
-                    due=due, error=describe(error),
+                    due=due, error=line_of(error),
                 ),
             )  # fmt: skip
             if due > now_ms:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import penstock
-from penstock.errors import CorruptionError, FencedError, PenstockError
+from penstock.errors import CorruptionError, FencedError, PenstockError, RecordTooLargeError
 from penstock.events.sagas.entry import NULL, Entry, decode, encode
 from penstock.events.sagas.errors import JournalBroken
 from penstock.events.sagas.state import PENDING, SagaState, apply, encode_state
@@ -126,7 +126,8 @@ class OwnedPartition:
     # --- the journal -----------------------------------------------------------------------------------------------
 
     def journal(self, task: Task, entry: Entry) -> None:
-        """Store an entry, then apply it. Raises `JournalBroken`; nothing is stored or applied then."""
+        """Store an entry, then apply it. Raises `JournalBroken`, `RecordTooLargeError`; nothing is stored or applied
+        then."""
         state = task.state
         entry.by = self.token
         entry.seq = state.seq + 1
@@ -141,6 +142,8 @@ class OwnedPartition:
             self.stopping = self.stopping or isinstance(error, FencedError)
             with self._lock:
                 del self._storing[thread]
+            if isinstance(error, RecordTooLargeError):
+                raise  # another try ends the same way
             raise JournalBroken(error) from error
         with self._lock:
             apply(state, entry, -1)
@@ -208,8 +211,12 @@ class OwnedPartition:
             if state.first < horizon and not state.finished and not task.active and state.status != PENDING:
                 value = msgspec.Raw(encode_state(state))
                 entry = Entry(kind="snapshot", at=state.updated, value=value)
-                self.journal(task, entry)
-                state.first = self.position
+                try:
+                    self.journal(task, entry)
+                    state.first = self.position
+                except RecordTooLargeError as error:
+                    horizon = state.first
+                    _log.warning("saga %s is too large to be journaled as a whole; the log stays: %s", state.id, error)
         if horizon > log.log_start_offset:
             self._sagas.broker.delete_records(penstock.TopicPartition(self._topic, self.number), horizon)
 

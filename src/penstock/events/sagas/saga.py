@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from penstock.errors import InvalidArgumentError, InvalidTypeError
-from penstock.events.checks import checked_text
+from penstock.error_text import line_of
+from penstock.errors import InvalidArgumentError, InvalidTypeError, RecordTooLargeError
+from penstock.events.checks import checked_callable, checked_text
 from penstock.events.event import Event
 from penstock.events.retry import Retry
 from penstock.events.sagas.codec import decode_value, encode_value, settled
@@ -189,7 +190,10 @@ class Saga:
                 self._give_up(op, name, failures, error, undo)
             self._now_ms = at = self._clock.time_ms()
             entry = Entry("", "step", 0, op, name, at, msgspec.Raw(raw), failures)
-            partition.journal(self._task, entry)
+            try:
+                partition.journal(self._task, entry)
+            except RecordTooLargeError as error:  # the same
+                self._give_up(op, name, failures, error, undo)
             return settled(result, raw)
 
     def _step_failed(self, op: int, name: str, retry: Retry, failures: int, error: Exception) -> None:
@@ -199,7 +203,7 @@ class Saga:
         now_ms = self._clock.time_ms()
         due = now_ms + round(retry.delay_after(failures) * 1000)
         entry = Entry(
-            kind="attempt", op=op, name=name, at=now_ms, failures=failures, due=due, error=describe(error),
+            kind="attempt", op=op, name=name, at=now_ms, failures=failures, due=due, error=line_of(error),
             error_type=type(error).__name__,
         )  # fmt: skip
         self._partition.journal(self._task, entry)
@@ -209,7 +213,7 @@ class Saga:
 
     def _give_up(self, op: int, name: str, failures: int, error: Exception, undo: bool) -> None:
         self._now_ms = at = self._clock.time_ms()
-        reason, kind = describe(error), type(error).__name__
+        reason, kind = line_of(error), type(error).__name__
         entry = Entry(
             kind="gaveup", op=op, name=name, at=at, failures=failures, error=reason, error_type=kind, undo=undo
         )
@@ -245,6 +249,7 @@ class Saga:
         the bus of `Sagas`, by correlation id, for the classes that the definition `awaits`.
         """
         name = _awaited(what)
+        checked_callable("where", where)
         seconds = _seconds("timeout", timeout)
         op = self._operation()
         entry = self._state.ops.get(op)
@@ -343,11 +348,6 @@ class Saga:
 def _has_happened(entry: Entry | None) -> bool:
     """Whether there is something to compensate."""
     return entry is not None and (entry.kind == "step" or entry.undo)
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}"
 
 
 def _check_names(name: Any, key: Any) -> None:
