@@ -15,7 +15,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.format cimport ATTRIBUTE_TRANSACTIONAL
 from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, key_missing, open_view, system_time_ms, too_large
-from penstock._native.partition cimport Bell
+from penstock._native.bell cimport Bell
 from penstock._native.records cimport make_metadata
 from penstock._native.words cimport WordTable
 

@@ -191,17 +191,4 @@ static inline int writer_append(append_writer *w, const char *batch, int64_t siz
     return rc;
 }
 
-/* Number of entries of `width` bytes whose leading big-endian key (4 or 8 bytes) is <= `key`. */
-static inline int64_t index_upper(const char *entries, int64_t count, int width, int64_t key) {
-    int64_t low = 0, high = count;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        const char *p = entries + middle * width;
-        int64_t found = width == INDEX_ENTRY_BYTES ? (int64_t)load_be32(p) : (int64_t)load_be64(p);
-        if (found <= key) low = middle + 1;
-        else high = middle;
-    }
-    return low;
-}
-
 #endif

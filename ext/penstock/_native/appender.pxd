@@ -2,7 +2,7 @@ from libc.stdint cimport int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.lane cimport Lane, TopicLanes
-from penstock._native.partition cimport Bell
+from penstock._native.bell cimport Bell
 
 
 cdef class Appender:

@@ -10,7 +10,7 @@ from penstock._native.builder cimport BatchBuilder
 from penstock._native.lookup cimport Lookup
 from penstock._native.format cimport RECORD_OVERHEAD_MAX
 from penstock._native.lane cimport Lane, TopicLanes, checked_timestamp, key_missing, open_view, system_time_ms, too_large
-from penstock._native.partition cimport Bell
+from penstock._native.bell cimport Bell
 from penstock._native.records cimport make_metadata
 
 from penstock._native.builder import encode_headers

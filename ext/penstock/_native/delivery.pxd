@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint64_t
 from penstock._native.delivery_states cimport DeliveryStates
 from penstock._native.delivery_view cimport delivery_claim
 from penstock._native.message cimport Message
-from penstock._native.partition cimport LogRegion
+from penstock._native.log_region cimport LogRegion
 from penstock._native.records cimport Record, RecordCursor
 
 

@@ -13,7 +13,8 @@ from penstock._native.delivery_view cimport *
 from penstock._native.lane cimport system_time_ms
 from penstock._native.message cimport Message
 from penstock._native.metrics cimport METRICS_SAMPLE, metrics_add, metrics_observe_shared
-from penstock._native.partition cimport LogRegion, Partition
+from penstock._native.log_region cimport LogRegion
+from penstock._native.partition cimport Partition
 from penstock._native.records cimport Record, RecordCursor
 
 from _thread import allocate_lock as _allocate_lock

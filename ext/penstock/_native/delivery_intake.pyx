@@ -12,7 +12,8 @@ from penstock._native.control cimport PENSTOCK_FLAG_TRANSACTIONS, control_slot, 
 from penstock._native.delivery_files cimport DeliveryFiles
 from penstock._native.delivery_view cimport *
 from penstock._native.format cimport load_be64, record_fields, record_read, varint_read
-from penstock._native.partition cimport LogRegion, Partition
+from penstock._native.log_region cimport LogRegion
+from penstock._native.partition cimport Partition
 from penstock._native.records cimport BatchWalker
 
 from penstock.errors import OffsetOutOfRangeError

@@ -5,15 +5,13 @@ What is the same for a batch or a class is encoded once, by the caller; the data
 Thread safety: a `Template` is immutable; a builder is one thread's at a time.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from penstock._native.builder cimport BatchBuilder
-from penstock._native.format cimport varint_write
 
 from penstock.errors import InvalidArgumentError
 

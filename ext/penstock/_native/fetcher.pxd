@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from penstock._native.metrics cimport MetricsBlock, metrics_group, metrics_partition
+from penstock._native.metrics cimport MetricsBlock, metrics_partition
 from penstock._native.records cimport RecordCursor
 from penstock._native.region cimport Region
 from penstock._native.words cimport CommitTable, WordTable

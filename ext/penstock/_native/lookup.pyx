@@ -13,7 +13,8 @@ from libc.stdlib cimport free, malloc
 
 from penstock._native.control cimport PENSTOCK_FLAG_DELETED, control_slot, control_snapshot
 from penstock._native.format cimport VARINT_MAX_BYTES, varint_read
-from penstock._native.partition cimport LogRegion, Partition
+from penstock._native.log_region cimport LogRegion
+from penstock._native.partition cimport Partition
 from penstock._native.records cimport Record, RecordCursor, Source
 
 from penstock.errors import InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError

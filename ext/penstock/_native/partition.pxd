@@ -1,10 +1,12 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
+from penstock._native.bell cimport Bell
 from penstock._native.builder cimport BatchBuilder
 from penstock._native.control cimport bell_word, control_file, control_slot, lock_handle
+from penstock._native.log_region cimport LogRegion
 from penstock._native.mapping cimport Mapping
 from penstock._native.metrics cimport MetricsBlock, metrics_partition
-from penstock._native.region cimport Region
+from penstock._native.read_segment cimport ReadSegment
 from penstock._native.words cimport OpenTransactions
 
 
@@ -52,7 +54,6 @@ cdef extern from "append.h" nogil:
     int writer_append(
         append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence, int64_t epoch, int64_t *base_offset,
     )
-    int64_t index_upper(const char *entries, int64_t count, int width, int64_t key)
 
 
 cdef extern from "producers.h" nogil:
@@ -62,32 +63,6 @@ cdef extern from "producers.h" nogil:
 
     producer_entry *producers_find(control_file *c, int64_t producer_id)
     void producers_enter(control_file *c, const control_slot *s)
-
-
-cdef class Bells:
-    cdef Mapping map
-    cdef bell_word *word(self, Py_ssize_t number) noexcept
-
-
-cdef class Bell:
-    cdef Bells bells
-    cdef bell_word *words
-    cdef readonly Py_ssize_t number
-    cdef int64_t pause_ns
-
-
-cdef class ReadSegment:
-    cdef readonly Mapping log
-    cdef readonly Mapping index
-    cdef readonly Mapping time_index
-    cdef readonly int64_t base_offset
-    cdef int64_t sealed_size
-
-
-cdef class LogRegion(Region):
-    cdef readonly ReadSegment segment
-    cdef readonly int64_t next_offset
-    cdef readonly int64_t next_position
 
 
 cdef class Partition:
@@ -119,9 +94,3 @@ cdef class Partition:
     cdef void _write_checkpoint(self, control_slot *slot) noexcept nogil
     cdef int64_t _limit(self, ReadSegment segment, control_slot *slot) except -1
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1
-    cdef LogRegion _region(
-        self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset,
-        bint entered,
-    )
-    cdef bint _plausible(self, const char *data, int64_t position, int64_t limit, int64_t expected) noexcept
-    cdef object _implausible(self, ReadSegment segment, int64_t position, int64_t limit, int64_t expected)

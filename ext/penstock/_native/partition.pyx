@@ -10,24 +10,20 @@ Crash policy: see `control.h`.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from libc.errno cimport EBUSY, EDQUOT, EINTR, ENOSPC
+from libc.errno cimport EBUSY, EDQUOT, ENOSPC
 from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
+from penstock._native.bell cimport Bell, Bells
 from penstock._native.control cimport (
-    PENSTOCK_BELL_COUNT,
-    PENSTOCK_BELLS_SIZE,
     PENSTOCK_CONTROL_MAGIC,
     PENSTOCK_CONTROL_SIZE,
     PENSTOCK_CONTROL_VERSION,
     PENSTOCK_FLAG_DELETED,
     PENSTOCK_FLAG_TRANSACTIONS,
-    bell_arm,
     bell_ring,
     bell_ring_always,
-    bell_wait,
     control_checksum,
-    control_published,
     control_publish,
     control_snapshot,
     file_sync,
@@ -41,6 +37,25 @@ from penstock._native.control cimport (
     sync_gather,
     word_wait,
 )
+from penstock._native.control_state cimport fill_slot, slot_dict
+from penstock._native.format cimport (
+    ATTRIBUTE_CONTROL,
+    ATTRIBUTE_TRANSACTIONAL,
+    BATCH_ATTRIBUTES,
+    BATCH_BASE_SEQUENCE,
+    BATCH_HEADER_BYTES,
+    BATCH_LAST_OFFSET_DELTA,
+    BATCH_LENGTH,
+    BATCH_LOG_OVERHEAD,
+    BATCH_PRODUCER_EPOCH,
+    BATCH_PRODUCER_ID,
+    INDEX_ENTRY_BYTES,
+    TIME_INDEX_ENTRY_BYTES,
+    load_be16,
+    load_be32,
+    load_be64,
+)
+from penstock._native.log_region cimport LogRegion, region_from
 from penstock._native.metrics cimport (
     ERROR_CONFLICT,
     ERROR_CORRUPTION,
@@ -53,26 +68,7 @@ from penstock._native.metrics cimport (
     metrics_error,
     metrics_observe,
 )
-from penstock._native.format cimport (
-    ATTRIBUTE_CONTROL,
-    ATTRIBUTE_TRANSACTIONAL,
-    BATCH_ATTRIBUTES,
-    BATCH_BASE_SEQUENCE,
-    BATCH_HEADER_BYTES,
-    BATCH_LAST_OFFSET_DELTA,
-    BATCH_LENGTH,
-    BATCH_LOG_OVERHEAD,
-    BATCH_MAX_TIMESTAMP,
-    BATCH_PRODUCER_EPOCH,
-    BATCH_PRODUCER_ID,
-    INDEX_ENTRY_BYTES,
-    TIME_INDEX_ENTRY_BYTES,
-    load_be16,
-    load_be32,
-    load_be64,
-)
-
-import os
+from penstock._native.read_segment cimport ReadSegment
 
 from penstock._native.mapping import os_error
 from penstock.errors import (
@@ -92,186 +88,8 @@ cdef extern from "<errno.h>" nogil:
 
 cdef enum:
     VISIBLE_BYTES_MAX = 64 << 20
-    SPIN_NS = 150_000
     SYNC_SEGMENTS = -1
     FOLLOW_NS = 50_000_000  # how long a sync's leader may be dead before others notice
-
-cdef int _cores = os.cpu_count() or 1
-
-
-cdef class Bells:
-    """The wake words of a data directory, mapped from its `bells` file."""
-
-    def __init__(self, str path not None):
-        self.map = Mapping(path, PENSTOCK_BELLS_SIZE, True, False)
-
-    cdef bell_word *word(self, Py_ssize_t number) noexcept:
-        return <bell_word *>self.map.data + number % PENSTOCK_BELL_COUNT
-
-
-cdef class Bell:
-    """One wake word, shared by all processes. `seen = arm()`, look for data, then `wait(seen, timeout_s)`."""
-
-    def __init__(self, Bells bells not None, Py_ssize_t number):
-        self.bells = bells
-        self.number = number
-        self.words = bells.word(number)
-        self.pause_ns = SPIN_NS
-
-    def arm(self):
-        """Ask to be woken by the next ring; returns what to pass to `wait`."""
-        return bell_arm(self.words)
-
-    @property
-    def value(self):
-        """How often the bell was rung, modulo 2**32."""
-        return self.words.value
-
-    def ring(self):
-        """Wake everybody who waits, in every process."""
-        bell_ring_always(self.words)
-
-    def wait(self, uint32_t seen, double timeout_s):
-        """Sleep until rung since `seen` (True) or until `timeout_s` passed (False). Runs signal handlers.
-
-        While rings come in close succession, waits awake for the next one: waking a sleeping core takes longer than
-        the pause between two messages.
-        """
-        cdef int rc
-        cdef int64_t timeout_ns = <int64_t>(max(timeout_s, 0.0) * 1e9)
-        cdef bell_word *word = self.words
-        cdef int64_t started = monotonic_ns(), spin_ns = SPIN_NS if self.pause_ns < SPIN_NS else 0
-        with nogil:
-            rc = bell_wait(word, seen, timeout_ns, spin_ns)
-        if _cores > 1:
-            self.pause_ns += (min(monotonic_ns() - started, 16 * SPIN_NS) - self.pause_ns) // 8
-        return rc == 0 or rc == EINTR
-
-
-cdef class ReadSegment:
-    """A segment as readers see it: its log and indexes, mapped for reading."""
-
-    def __init__(self, Mapping log not None, Mapping index, Mapping time_index, int64_t base_offset):
-        self.log = log
-        self.index = index
-        self.time_index = time_index
-        self.base_offset = base_offset
-        self.sealed_size = -1
-
-    def first_position(self, int64_t offset, int64_t entries):
-        """Where to start looking for the batch that holds `offset`: the position of an earlier batch, from the index."""
-        cdef int64_t found
-        if self.index is None:
-            return 0
-        entries = min(entries, self.index.length // INDEX_ENTRY_BYTES)
-        found = index_upper(self.index.data, entries, INDEX_ENTRY_BYTES, offset - self.base_offset)
-        return 0 if found == 0 else <int64_t>load_be32(self.index.data + found * INDEX_ENTRY_BYTES - 4)
-
-    def time_floor(self, int64_t timestamp_ms, int64_t entries, int64_t index_entries):
-        """An offset at or before the first record whose timestamp is >= `timestamp_ms`, from both indexes.
-
-        The first entry of the time index that is late enough was added with an entry of the offset index; at the one
-        before that the timestamps were still earlier, or it would have been added there. So the record is not before
-        that one (one more: Kafka's own files count the batch of the entry in, ours do not).
-        """
-        cdef int64_t found, latest, place
-        cdef const char *data
-        if self.time_index is None:
-            return self.base_offset
-        entries = min(entries, self.time_index.length // TIME_INDEX_ENTRY_BYTES)
-        data = self.time_index.data
-        found = index_upper(data, entries, TIME_INDEX_ENTRY_BYTES, timestamp_ms - 1)
-        latest = 0 if found == 0 else <int64_t>load_be32(data + found * TIME_INDEX_ENTRY_BYTES - 4)
-        if self.index is not None:
-            index_entries = min(index_entries, self.index.length // INDEX_ENTRY_BYTES)
-            place = index_entries
-            if found < entries:
-                place = index_upper(
-                    self.index.data, index_entries, INDEX_ENTRY_BYTES, load_be32(data + (found + 1) * TIME_INDEX_ENTRY_BYTES - 4)
-                )
-            if place > 1:
-                latest = max(latest, <int64_t>load_be32(self.index.data + (place - 2) * INDEX_ENTRY_BYTES))
-        return self.base_offset + latest
-
-    def last_timestamp_ms(self, int64_t entries):
-        """The largest timestamp the time index knows, or None."""
-        if self.time_index is None or entries <= 0 or entries * TIME_INDEX_ENTRY_BYTES > self.time_index.length:
-            return None
-        return <int64_t>load_be64(self.time_index.data + (entries - 1) * TIME_INDEX_ENTRY_BYTES)
-
-
-cdef class LogRegion(Region):
-    """Whole stored batches, and where the next ones are."""
-
-
-cdef dict _slot_dict(control_slot *s):
-    return {
-        "log_end_offset": s.log_end_offset,
-        "log_start_offset": s.log_start_offset,
-        "active_base_offset": s.active_base_offset,
-        "end_position": s.end_position,
-        "index_entries": s.index_entries,
-        "time_index_entries": s.time_index_entries,
-        "bytes_since_index": s.bytes_since_index,
-        "max_timestamp_ms": s.max_timestamp_ms,
-        "max_timestamp_offset": s.max_timestamp_offset,
-        "first_timestamp_ms": s.first_timestamp_ms,
-        "generation": s.generation,
-        "last_indexed_timestamp_ms": s.last_indexed_timestamp_ms,
-    }
-
-
-cdef void _fill_slot(control_slot *s, dict values) except *:
-    s.log_end_offset = values["log_end_offset"]
-    s.log_start_offset = values["log_start_offset"]
-    s.active_base_offset = values["active_base_offset"]
-    s.end_position = values["end_position"]
-    s.index_entries = values["index_entries"]
-    s.time_index_entries = values["time_index_entries"]
-    s.bytes_since_index = values["bytes_since_index"]
-    s.max_timestamp_ms = values["max_timestamp_ms"]
-    s.max_timestamp_offset = values["max_timestamp_offset"]
-    s.first_timestamp_ms = values["first_timestamp_ms"]
-    s.generation = values["generation"]
-    s.last_indexed_timestamp_ms = values["last_indexed_timestamp_ms"]
-
-
-def read_control(str path not None):
-    """What a control file says, or None when it is missing, foreign or cut. Does not need (or disturb) a running broker.
-
-    Keys: those of a published slot, and `incarnation`, `boot_id`, `checkpoint` (a slot known to be on the disk, or None).
-    """
-    cdef control_file *c
-    cdef control_slot slot
-    cdef Mapping map
-    cdef dict result
-    try:
-        map = Mapping(path, PENSTOCK_CONTROL_SIZE, False, False)
-    except FileNotFoundError:
-        return None
-    if map.file_size() < PENSTOCK_CONTROL_SIZE:
-        return None
-    c = <control_file *>map.data
-    if memcmp(c.magic, PENSTOCK_CONTROL_MAGIC, 8) != 0 or c.version != PENSTOCK_CONTROL_VERSION:
-        return None
-    control_snapshot(c, &slot)
-    result = _slot_dict(&slot)
-    result["incarnation"] = c.incarnation
-    result["boot_id"] = bytes(c.boot_id[:36]).decode("ascii", "replace")
-    result["checkpoint"] = _checkpoint(c)
-    return result
-
-
-cdef object _checkpoint(control_file *c):
-    cdef object best = None
-    cdef int i
-    cdef control_slot *slot
-    for i in range(2):
-        slot = &c.checkpoints[i].value.slot
-        if c.checkpoints[i].value.checksum == control_checksum(slot) and c.checkpoints[i].value.checksum != 0:
-            if best is None or slot.log_end_offset > best["log_end_offset"]:
-                best = _slot_dict(slot)
-    return best
 
 
 cdef class Partition:
@@ -514,18 +332,18 @@ cdef class Partition:
     # --- state --------------------------------------------------------------------------------------------------
 
     def _state(self):
-        """The published state as a dict (see `read_control`)."""
+        """The published state as a dict (see `control_state.read_control`)."""
         cdef control_slot slot
         control_snapshot(self.control, &slot)
-        return _slot_dict(&slot)
+        return slot_dict(&slot)
 
     def _publish(self, dict changes):
         """Publish the state with `changes`. Requires the writer lock."""
         cdef control_slot slot
         control_snapshot(self.control, &slot)
-        values = _slot_dict(&slot)
+        values = slot_dict(&slot)
         values.update(changes)
-        _fill_slot(&slot, values)
+        fill_slot(&slot, values)
         assert slot.log_start_offset <= slot.log_end_offset and slot.active_base_offset <= slot.log_end_offset
         control_publish(self.control, &slot)
         bell_ring(self.bell.words)
@@ -547,7 +365,7 @@ cdef class Partition:
         cdef int rc
         memset(self.control, 0, PENSTOCK_CONTROL_SIZE)
         memset(&slot, 0, sizeof(slot))
-        _fill_slot(&slot, state)
+        fill_slot(&slot, state)
         rc = lock_init(&self.control.writer_lock.mutex) or lock_init(&self.control.sync_lock.mutex)
         if rc:
             raise os_error(rc, self.control_map.path, "making the locks of")
@@ -763,7 +581,9 @@ cdef class Partition:
         while True:
             limit = self._limit(segment, &slot)
             if position < limit:
-                return self._region(segment, position, limit, offset, max_bytes, min(slot.log_end_offset, until), entered)
+                return region_from(
+                    segment, position, limit, offset, max_bytes, min(slot.log_end_offset, until), entered, self.writer.metrics
+                )
             following = self._segment_after(segment.base_offset, slot.active_base_offset)
             if following is None:
                 metrics_error(self.writer.metrics, ERROR_CORRUPTION)
@@ -799,85 +619,6 @@ cdef class Partition:
         cdef control_slot slot
         control_snapshot(self.control, &slot)
         return self._entries(segment, &slot, TIME_INDEX_ENTRY_BYTES)
-
-    cdef bint _plausible(self, const char *data, int64_t position, int64_t limit, int64_t expected) noexcept:
-        """Whether a batch header lies here whose size fits, and which begins at the `expected` offset (-1: at any)."""
-        cdef int64_t size, base
-        if position + BATCH_HEADER_BYTES > limit:
-            return False
-        size = <int64_t><int32_t>load_be32(data + position + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
-        base = <int64_t>load_be64(data + position)
-        if size < BATCH_HEADER_BYTES or position + size > limit or <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) < 0:
-            return False
-        return base == expected or (expected < 0 and 0 <= base < 1 << 62)
-
-    cdef object _implausible(self, ReadSegment segment, int64_t position, int64_t limit, int64_t expected):
-        cdef const char *data = segment.log.data + position
-        metrics_error(self.writer.metrics, ERROR_CORRUPTION)
-        if position + BATCH_HEADER_BYTES > limit:
-            return CorruptionError("a batch header is cut", segment.log.path, position, f"{BATCH_HEADER_BYTES} bytes", limit - position)
-        return CorruptionError(
-            "a batch header contradicts what surrounds it", segment.log.path, position,
-            f"offset {'of the log' if expected < 0 else expected} and at most {limit - position} bytes",
-            f"offset {<int64_t>load_be64(data)} and {<int64_t><int32_t>load_be32(data + BATCH_LENGTH) + BATCH_LOG_OVERHEAD} bytes",
-        )
-
-    cdef LogRegion _region(self, ReadSegment segment, int64_t position, int64_t limit, int64_t offset, Py_ssize_t max_bytes, int64_t end_offset, bint entered):
-        cdef LogRegion region
-        cdef const char *data = segment.log.data
-        cdef int64_t start = -1
-        cdef int64_t size, next_offset = offset
-        cdef int64_t expected = offset if entered else (segment.base_offset if position == 0 else -1)
-        if segment.log.file_size() < limit:
-            raise CorruptionError("the file was cut", segment.log.path, segment.log.file_size(), f"{limit} bytes", segment.log.file_size())
-        while position < limit and next_offset < end_offset:
-            if start >= 0 and (position - start >= max_bytes or not self._plausible(data, position, limit, next_offset)):
-                break  # a bad batch is reported by the fetch that begins with it
-            if not self._plausible(data, position, limit, expected):
-                raise self._implausible(segment, position, limit, expected)
-            size = <int64_t><int32_t>load_be32(data + position + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
-            if start >= 0 and position + size - start > max_bytes:
-                break
-            expected = <int64_t>load_be64(data + position) + <int32_t>load_be32(data + position + BATCH_LAST_OFFSET_DELTA) + 1
-            if start < 0 and expected > offset:
-                start = position
-            if start >= 0:
-                next_offset = expected
-            position += size
-        if start < 0:
-            raise CorruptionError("no batch holds an offset of the log", segment.log.path, position, offset, "end of segment")
-        region = LogRegion.__new__(LogRegion)
-        region.data = data + start
-        region.size = position - start
-        region.path = segment.log.path
-        region.position = start
-        region.owner = segment
-        region.segment = segment
-        region.next_offset = next_offset
-        region.next_position = position
-        return region
-
-    def first_batch_at(self, LogRegion region not None, int64_t timestamp_ms):
-        """The first batch in `region` that holds a timestamp >= `timestamp_ms`, as a region of its own; or None."""
-        cdef const char *data = region.data
-        cdef const char *end = region.data + region.size
-        cdef int64_t size
-        cdef LogRegion found
-        while data < end:
-            size = <int64_t><int32_t>load_be32(data + BATCH_LENGTH) + BATCH_LOG_OVERHEAD
-            if <int64_t>load_be64(data + BATCH_MAX_TIMESTAMP) >= timestamp_ms:
-                found = LogRegion.__new__(LogRegion)
-                found.data = data
-                found.size = size
-                found.path = region.path
-                found.position = region.position + (data - region.data)
-                found.owner = region.owner
-                found.segment = region.segment
-                found.next_offset = <int64_t>load_be64(data) + <int32_t>load_be32(data + BATCH_LAST_OFFSET_DELTA) + 1
-                found.next_position = found.position + size
-                return found
-            data += size
-        return None
 
 
 def begin_transactions(list logs not None, int64_t producer_id):

@@ -6,7 +6,7 @@ Thread safety: the routes change under the GIL only. They hold until somebody ri
 from cpython.object cimport PyObject
 from libc.stdint cimport uint32_t
 
-from penstock._native.partition cimport Bell
+from penstock._native.bell cimport Bell
 from penstock._native.records cimport RecordMetadata
 
 

@@ -11,7 +11,8 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.string cimport memcmp
 
 from penstock._native.format cimport BATCH_HEADER_BYTES, BATCH_LAST_OFFSET_DELTA, BATCH_LENGTH, BATCH_LOG_OVERHEAD, load_be32, load_be64, record_fields, record_read
-from penstock._native.partition cimport LogRegion, Partition
+from penstock._native.log_region cimport LogRegion
+from penstock._native.partition cimport Partition
 from penstock._native.postings cimport RECORD_BROKEN, RECORD_EVENT, event_fields, event_read, tag_read
 from penstock._native.records cimport BatchWalker, Record
 from penstock._native.region cimport Region

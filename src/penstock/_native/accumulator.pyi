@@ -1,8 +1,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from penstock._native.bell import Bell
 from penstock._native.lane import TopicLanes
-from penstock._native.partition import Bell
 from penstock._native.records import RecordMetadata
 from penstock._native.words import WordTable
 from penstock.errors import PenstockError

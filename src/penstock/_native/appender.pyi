@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.bell import Bell
 from penstock._native.builder import BatchBuilder, EncodedHeaders
 from penstock._native.lane import TopicLanes
-from penstock._native.partition import Bell
 from penstock._native.records import Record, RecordMetadata
 
 class Appender:

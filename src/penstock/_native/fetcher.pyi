@@ -1,8 +1,8 @@
 from collections.abc import Mapping
 from typing import Any, Self, TypeVar
 
+from penstock._native.bell import Bell
 from penstock._native.metrics import MetricsBlock
-from penstock._native.partition import Bell
 from penstock._native.records import Record
 from penstock._native.region import Region
 from penstock._native.words import CommitTable, WordTable

@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from penstock._native.partition import Bell
+from penstock._native.bell import Bell
 
 class Route:
     def __init__(

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock._native.partition import Bell
+    from penstock._native.bell import Bell
 
 SLICE_S = 1.0  # how long the thread may miss that nobody waits any more
 

@@ -7,7 +7,7 @@ import shutil
 import threading
 from typing import Any
 
-from penstock._native.partition import Bell
+from penstock._native.bell import Bell
 from penstock.clock import Clock
 from penstock.errors import (
     InvalidArgumentError,

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock._native.compact import Cleaner, KeyMap
+from penstock._native.log_region import LogRegion
 from penstock._native.mapping import os_error
-from penstock._native.partition import LogRegion
 from penstock._native.records import DECOMPRESSED_LIMIT_BYTES
 from penstock.storage.directory import FileLock, replace_file
 from penstock.storage.index_file import rebuild_indexes

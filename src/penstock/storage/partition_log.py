@@ -18,9 +18,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from penstock._native.bell import Bells
 from penstock._native.builder import BatchBuilder
+from penstock._native.log_region import LogRegion
 from penstock._native.mapping import Mapping, os_error
-from penstock._native.partition import Bells, LogRegion, Partition, ReadSegment
+from penstock._native.partition import Partition
+from penstock._native.read_segment import ReadSegment
 from penstock._native.records import RecordCursor
 from penstock._native.words import OpenTransactions
 from penstock.errors import CorruptionError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
@@ -373,7 +376,7 @@ class PartitionLog(Partition):
             region = self.fetch(offset, TIME_SEEK_BYTES, region)
             if region is None:
                 return None
-            place = self.first_batch_at(region, timestamp_ms)
+            place = region.first_batch_at(timestamp_ms)
             if place is not None:
                 cursor = RecordCursor(self.topic, self.number)
                 cursor.feed(place, offset)

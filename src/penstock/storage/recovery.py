@@ -24,8 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock._native.bell import Bells
+from penstock._native.control_state import read_control
 from penstock._native.mapping import os_error
-from penstock._native.partition import Bells, Partition, read_control
+from penstock._native.partition import Partition
 from penstock.errors import CorruptionError
 from penstock.storage.forks import PrivateFile
 from penstock.storage.index_file import rebuild_indexes

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penstock._native.control_state import read_control
 from penstock._native.mapping import os_error
-from penstock._native.partition import read_control
 from penstock.errors import UnknownTopicError
 from penstock.storage.directory import exclusive
 from penstock.storage.index_check import check_indexes

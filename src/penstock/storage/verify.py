@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock._native.partition import read_control
+from penstock._native.control_state import read_control
 from penstock.errors import CorruptionError, DataDirectoryError, UnknownTopicError
 from penstock.storage.compression import decompress
 from penstock.storage.directory import BELLS_FILE, META_FILE, check_format

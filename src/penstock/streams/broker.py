@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from penstock._native.partition import Bell, Bells
+from penstock._native.bell import Bell, Bells
 from penstock.clock import Clock, SystemClock
 from penstock.errors import (
     ClosedError,

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock._native.control_state import read_control
 from penstock._native.metrics import ERRORS, GROUP, PARTITION, SLOT_WORDS, WORDS, MetricsFile
-from penstock._native.partition import read_control
 from penstock.errors import CorruptionError, OffsetOutOfRangeError, UnknownTopicError
 from penstock.metrics import (
     GroupMetrics,

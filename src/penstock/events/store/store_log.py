@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from penstock._native.builder import BatchBuilder
-from penstock._native.partition import LogRegion
+from penstock._native.log_region import LogRegion
 from penstock._native.records import DECOMPRESSED_LIMIT_BYTES, Record
 from penstock._native.stored_events import EventReader
 from penstock.errors import ConcurrencyError, InvalidConfigError, TopicExistsError, UnknownTopicError

@@ -1,0 +1,3 @@
+from typing import Any
+
+def read_control(path: str) -> dict[str, Any] | None: ...
