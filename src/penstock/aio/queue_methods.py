@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from typing import Any
 
 import penstock
@@ -10,14 +11,14 @@ from penstock.aio.queue import AsyncExchange, AsyncQueue, AsyncShareGroup
 from penstock.aio.wake import Waker
 
 
-class QueueMethods:
+class QueueMethods(ABC):
     """A part of `AsyncBroker`."""
 
     sync: penstock.Broker
 
+    @abstractmethod
     def waker(self) -> Waker:
         """The waker of the running loop."""
-        raise NotImplementedError
 
     async def queue(self, name: str, **options: Any) -> AsyncQueue:
         """A queue, made when it does not exist; options as `Broker.queue`."""

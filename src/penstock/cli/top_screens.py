@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 from textual.app import ComposeResult
@@ -41,19 +42,15 @@ class Panel(ModalScreen[None]):
 
     BINDINGS: ClassVar[list[BindingType]] = [("escape,q", "dismiss", "Close")]
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, content: Callable[[], RenderableType]) -> None:
         super().__init__()
-        self._title = title
+        self._title, self._content = title, content
 
     def compose(self) -> ComposeResult:
         """A title over what scrolls."""
         with VerticalScroll(id="panel"):
             yield Label(self._title, id="panel-title")
-            yield Static(self.content(), id="panel-body")
-
-    def content(self) -> Any:
-        """What is shown."""
-        raise NotImplementedError
+            yield Static(self._content(), id="panel-body")
 
 
 def _grid(columns: Iterable[str], numbers: Iterable[int] = ()) -> Table:
@@ -68,7 +65,7 @@ class Help(Panel):
     """The keys."""
 
     def __init__(self) -> None:
-        super().__init__("Keys")
+        super().__init__("Keys", self.content)
 
     def content(self) -> Table:
         """Keys and what they do."""
@@ -82,7 +79,7 @@ class Details(Panel):
     """A topic's partitions, a group's partitions, or a queue's counters; with latencies."""
 
     def __init__(self, kind: str, key: str, metrics: Metrics) -> None:
-        super().__init__(f"{kind[:-1]} {key}")
+        super().__init__(f"{kind[:-1]} {key}", self.content)
         self._kind, self._key, self._metrics = kind, key, metrics
 
     def content(self) -> Table:
@@ -151,7 +148,7 @@ class Messages(Panel):
     ]
 
     def __init__(self, broker: penstock.Broker, key: str, is_queue: bool) -> None:
-        super().__init__(f"Messages of {key}")
+        super().__init__(f"Messages of {key}", self.content)
         self._broker, self._key, self._is_queue = broker, key, is_queue
         self.state = STATES[0]
 
@@ -161,7 +158,7 @@ class Messages(Panel):
             self.state = STATES[(STATES.index(self.state) + step) % len(STATES)]
             self.query_one("#panel-body", Static).update(self.content())
 
-    def content(self) -> Any:
+    def content(self) -> RenderableType:
         """A line for each."""
         try:
             if self._is_queue:

@@ -6,35 +6,9 @@
 - `penstock.observe.tracing`: spans by OpenTelemetry's messaging conventions (extra `tracing`).
 """
 
-from penstock.metrics import (
-    GroupMetrics,
-    GroupPartitionMetrics,
-    GroupRates,
-    Histogram,
-    Metrics,
-    PartitionMetrics,
-    ProducerMetrics,
-    QueueMetrics,
-    QueueRates,
-    Rates,
-    TopicMetrics,
-    TopicRates,
-)
+from penstock import metrics
+from penstock.metrics import *  # noqa: F403
 from penstock.observe.alerts import Alert, Alerts
 
-__all__ = [
-    "Alert",
-    "Alerts",
-    "GroupMetrics",
-    "GroupPartitionMetrics",
-    "GroupRates",
-    "Histogram",
-    "Metrics",
-    "PartitionMetrics",
-    "ProducerMetrics",
-    "QueueMetrics",
-    "QueueRates",
-    "Rates",
-    "TopicMetrics",
-    "TopicRates",
-]
+__all__ = ["Alert", "Alerts"]
+__all__ += metrics.__all__
