@@ -22,6 +22,10 @@ class OddHappened(events.Event):
     number: int
 
 
+class OddLarge(events.Event):
+    text: str
+
+
 ODD = {
     "surrogate": lambda: ValueError("\ud800"),
     "file-name": lambda: OSError(2, "no such file", "name\udcff"),
@@ -140,3 +144,28 @@ def test_a_subscription_parks(broker: penstock.Broker, error: Exception) -> None
         raise error
     (parked,) = subscription.parked()
     assert type(error).__name__ in parked.reason
+
+
+@pytest.mark.parametrize("copies", ["group", "subscriber"])
+def test_an_event_as_large_as_the_topic_allows_is_dead_lettered_and_redriven(
+    broker: penstock.Broker, copies: str
+) -> None:
+    fails = True
+    done = []
+    with events.EventBus(broker, max_message_bytes=100_000) as bus:
+
+        @bus.on(OddLarge, group="g", retry=ONCE, copies=copies, start="earliest")
+        def handle(event: OddLarge) -> None:
+            if fails:
+                raise ValueError("x" * 50_000)
+            done.append(event)
+
+        bus.publish(OddLarge("x" * 99_600))
+        bus.run_until_idle()
+        (letter,) = bus.dead_letters("g")
+        assert letter.envelope is not None and letter.envelope.event() == OddLarge("x" * 99_600)
+        fails = False
+        if copies == "group":
+            bus.redrive("g")
+            bus.run_until_idle()
+            assert done == [OddLarge("x" * 99_600)] and bus.dead_letters() == []

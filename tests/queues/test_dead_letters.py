@@ -266,3 +266,27 @@ def test_a_stale_holder_stores_no_letter(broker: penstock.Broker, clock: Virtual
         getattr(late, how)()
     assert broker.queue("dead").stats().sent == 0
     again.ack()
+
+
+def test_the_queue_made_for_letters_takes_a_message_as_large_as_the_source_allows(broker: penstock.Broker) -> None:
+    queue = broker.queue("large", max_receives=1, dead_letter="large-dead", max_message_bytes=4000)
+    queue.send(b"x" * 3900)
+    (message,) = queue.receive()
+    with pytest.raises(ValueError), message:
+        raise ValueError("why")
+    assert message.settled
+    (letter,) = broker.queue("large-dead").receive()
+    assert letter.value == b"x" * 3900
+
+
+def test_a_letter_too_large_for_its_queue_stays_in_place_and_blocks_nothing(broker: penstock.Broker) -> None:
+    broker.queue("small", max_message_bytes=2000, max_receives=None)
+    queue = broker.queue("large", max_receives=1, dead_letter="small", max_message_bytes=4000)
+    queue.send(b"x" * 3900)
+    queue.send(b"next")
+    first, second = queue.receive()
+    first.nack()
+    second.ack()
+    assert queue.receive(wait=0) == [] and broker.queue("small").peek() == []
+    assert [message.value for message in queue.peek("dead")] == [b"x" * 3900]
+    assert queue.stats().dead == 1

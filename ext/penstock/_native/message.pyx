@@ -163,6 +163,7 @@ cdef class Message:
             self.ack()
         elif issubclass(kind, Exception):
             self.queue._failed(self, error)
+            self.settled = True
         else:
             self.nack(failed=False)
 

@@ -246,8 +246,8 @@ class EventBus(Runner):
         letters = self.broker.queue(dead_name(self.topic, group))
         again = retry_name(self.topic, group)
         if again not in self.broker.queues():
-            fifo = letters.config.fifo
-            self.broker.queue(again, fifo=fifo, dead_letter=letters.name, retention=None)
+            fifo, most = letters.config.fifo, letters.config.max_message_bytes
+            self.broker.queue(again, fifo=fifo, dead_letter=letters.name, retention=None, max_message_bytes=most)
         report = letters.redrive(
             None if filter is None else lambda message: filter(dead_letter(message, group)),
             None if edit is None else lambda message: edit(dead_letter(message, group)),

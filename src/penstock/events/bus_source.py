@@ -14,9 +14,20 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any
 
-from penstock import Broker, ClosedError, Message, Record, ShareGroup, StaleReceiptError, TopicPartition
+from penstock import (
+    Broker,
+    ClosedError,
+    Message,
+    Queue,
+    Record,
+    RecordTooLargeError,
+    ShareGroup,
+    StaleReceiptError,
+    TopicPartition,
+)
 
 Delivery = Any
+LETTER_HEADERS_BYTES = 128 << 10
 _log = logging.getLogger("penstock.bus")
 
 
@@ -156,7 +167,7 @@ class CopySource(Source):
 
     def __init__(self, broker: Broker, topic: str, group: str, start: str) -> None:
         self._broker = broker
-        self._dead = dead_name(topic, group)
+        self._topic, self._dead = topic, dead_name(topic, group)
         self._group = group
         self._consumer = broker.consumer(topic, auto_offset_reset=start)
         for partition in range(broker.topic(topic).partitions):
@@ -223,8 +234,17 @@ class CopySource(Source):
             "error": trace,
         }  # fmt: skip
         headers = [*record.headers, *((f"dead-letter-{name}", str(text).encode()) for name, text in told.items())]
-        self._broker.queue(self._dead, max_receives=None, retention=None).send(delivery.value, headers=headers)
+        try:
+            self._letters().send(delivery.value, headers=headers)
+        except RecordTooLargeError:
+            _log.exception("%s is dropped: it is too large for the queue of dead letters", delivery.id)
         self.ack([delivery])
+
+    def _letters(self) -> Queue:
+        if self._dead in self._broker.queues():
+            return self._broker.queue(self._dead)
+        most = self._broker.topic(self._topic).config.max_message_bytes + LETTER_HEADERS_BYTES
+        return self._broker.queue(self._dead, max_receives=None, retention=None, max_message_bytes=most)
 
     def keep(self, deliveries: Iterable[Copy], seconds: float) -> None:
         """They have no time-out."""

@@ -17,6 +17,7 @@ from penstock.errors import (
     UnknownQueueError,
     UnknownTopicError,
 )
+from penstock.queues.dead_letter import HEADERS_BYTES_MAX
 from penstock.queues.delivery_store import PREFIX, groups_of
 from penstock.queues.exchange import Exchange
 from penstock.queues.matchers import EXCHANGE_TYPES
@@ -31,7 +32,7 @@ from penstock.queues.schedule import Schedule, Schedules
 from penstock.queues.share_group import ShareGroup
 from penstock.storage.directory import SharedLock
 from penstock.storage.partition_log import PartitionLog
-from penstock.storage.topic_config import check_topic_name
+from penstock.storage.topic_config import GIB, check_topic_name
 from penstock.streams.broker import Broker as LogBroker
 
 _ROUTING_BELL = 2
@@ -161,11 +162,19 @@ class Broker(LogBroker):
         self._catalog_bell.ring()
         self._routing_bell.ring()
 
-    def _dead_letter_queue(self, name: str, source: QueueConfig, source_name: str | None = None) -> Queue:
+    def _dead_letter_queue(
+        self, name: str, source: QueueConfig, source_name: str | None = None, source_topic: str | None = None
+    ) -> Queue:
         """The queue that dead letters go to; made, of the source's type, when it does not exist."""
         config = self.queues().get(name)
         if config is None:
-            return self.queue(name, fifo=source.fifo, max_receives=DEAD_LETTER_RECEIVES, retention=None)
+            most = source.max_message_bytes
+            if source_topic is not None:
+                most = max(most, self._topic_config(source_topic).max_message_bytes)
+            return self.queue(
+                name, fifo=source.fifo, max_receives=DEAD_LETTER_RECEIVES, retention=None,
+                max_message_bytes=min(most + HEADERS_BYTES_MAX, GIB),
+            )  # fmt: skip
         if source_name is not None:
             policy = config.redrive_allow_policy
             if policy == "denyAll" or (isinstance(policy, tuple) and source_name not in policy):

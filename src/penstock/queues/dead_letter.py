@@ -20,6 +20,8 @@ PREFIX = "dead-letter-"
 ROUTING_KEY = "x-routing-key"
 EXCHANGE = "x-exchange"
 REASONS = {"delivery_limit": DELIVERY_LIMIT, "rejected": REJECTED, "expired": EXPIRED, "maxlen": MAXLEN}
+HEADERS_BYTES_MAX = 128 << 10
+"""Room for them: queues of dead letters that are made by themselves take so much more than what the letters are of."""
 _NAMES = {code: name for name, code in REASONS.items()}
 
 

@@ -7,12 +7,13 @@ goes to, whether it is there already.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from penstock._native.delivery_states import EXPIRED, MISSING, MOVED
 from penstock._native.message import Message
 from penstock._native.metrics import SHARE, WORDS
-from penstock.errors import UnknownExchangeError
+from penstock.errors import RecordTooLargeError, UnknownExchangeError
 from penstock.queues.dead_letter import (
     EXCHANGE,
     REASONS,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from penstock.queues.broker import Broker
     from penstock.queues.share_group import ShareGroup
 
+_log = logging.getLogger("penstock.queues")
 REJECT, BURY = 3, 7  # see delivery.h
 DISCARDED = MISSING  # archived, and not to be looked at any more
 _COUNTERS = {"expired": "expired", "maxlen": "dropped"}  # for reasons; every other one: dead
@@ -57,8 +59,13 @@ class DeadLettering:
             _count(delivery, reason)
             return
         delivery.settle(message.offset, message.delivery_count, BURY, code)
-        self.store(message, reason, error, ran_out_ms, self._group._clock.time_ms())
-        delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
+        try:
+            self.store(message, reason, error, ran_out_ms, self._group._clock.time_ms())
+        except RecordTooLargeError as too_large:  # it would be so each time
+            _log.error("%s stays where it is, as dead: %s", message.id, too_large)
+            delivery.settle(message.offset, message.delivery_count, REJECT, code if code < EXPIRED else DISCARDED)
+        else:
+            delivery.settle(message.offset, message.delivery_count, REJECT, MOVED)
         _count(delivery, reason)
 
     def store(self, message: Message, reason: str, error: str | None, ran_out_ms: int | None, now_ms: int) -> None:
@@ -70,7 +77,7 @@ class DeadLettering:
             return
         if cycles(message, config.dead_letter, reason):
             return
-        letters = self._broker._dead_letter_queue(config.dead_letter, config)
+        letters = self._broker._dead_letter_queue(config.dead_letter, config, source_topic=message.topic)
         if ran_out_ms is None or not self._is_stored(letters.name, message, ran_out_ms):
             letters._store_letter(message, headers)
 
