@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 import penstock
 from penstock import FencedError, InvalidArgumentError, InvalidConfigError, TopicPartition, TransactionStateError
 from penstock.storage.partition_log import PartitionLog
+from penstock.storage.transaction_index import read_entries
 
 PLACES = [TopicPartition("out", number) for number in range(3)]
 
@@ -36,6 +39,32 @@ def values(broker: penstock.Broker, committed: bool = True) -> list[bytes]:
 def spread(producer: penstock.Producer, text: bytes) -> None:
     for place in PLACES:
         producer.send("out", text + b"%d" % place.partition, partition=place.partition)
+
+
+@pytest.mark.usefixtures("out")
+def test_two_that_abort_at_once_are_both_remembered(broker: penstock.Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    fstat, others = os.fstat, []
+    with broker.producer(transactional_id="a") as one, broker.producer(transactional_id="b") as two:
+        for producer in (one, two):
+            producer.begin_transaction()
+            producer.send("out", b"never seen", partition=0)
+            producer.flush()
+
+        def measured(fd: int) -> os.stat_result:
+            """The other one aborts while the index's size is known and nothing is added to it."""
+            found = fstat(fd)
+            if not others:
+                others.append(threading.Thread(target=two.abort_transaction))
+                others[0].start()
+                others[0].join(0.3)
+            return found
+
+        monkeypatch.setattr("penstock.storage.transaction_index.os.fstat", measured)
+        one.abort_transaction()
+        others[0].join()
+    entries = read_entries(broker.path / "out-0" / "00000000000000000000.txnindex")
+    assert len({entry.producer_id for entry in entries}) == 2
+    assert values(broker) == [] and len(values(broker, committed=False)) == 2
 
 
 @pytest.mark.usefixtures("out")

@@ -403,14 +403,13 @@ class PartitionLog(Partition):
         if first < 0:
             return  # an earlier try came this far
         offset = self.append(marker)
-        if not committed:
-            entry = AbortedTransaction(producer_id, first, offset, min(first, self.last_stable_offset))
-            bases = self.segments()
-            append_entry(
-                segment_path(self.directory, bases[bisect.bisect_right(bases, offset) - 1], TRANSACTION_INDEX), entry
-            )
+        entry = AbortedTransaction(producer_id, first, offset, min(first, self.last_stable_offset))
+        bases = self.segments()
+        index = segment_path(self.directory, bases[bisect.bisect_right(bases, offset) - 1], TRANSACTION_INDEX)
         self._lock()
         try:
+            if not committed:
+                append_entry(index, entry)  # under the lock: another producer may abort in the same segment
             table.end(producer_id, not committed)
         finally:
             self._unlock()
