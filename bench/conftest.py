@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import penstock
-from bench.writing import distinct_values
+from bench.values import texts
 
 RECORDS = 20_000
 
@@ -25,5 +25,5 @@ def broker(tmp_path: Path) -> Iterator[penstock.Broker]:
 def filled(broker: penstock.Broker) -> penstock.Broker:
     """20,000 values in `t`."""
     with broker.producer() as producer:
-        producer.send_many("t", distinct_values(RECORDS))
+        producer.send_many("t", texts(RECORDS))
     return broker

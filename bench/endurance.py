@@ -10,7 +10,8 @@ from pathlib import Path
 
 import penstock
 from bench.measure import Result
-from bench.writing import WIDTH, distinct_values
+from bench.values import texts
+from bench.writing import WIDTH
 
 MIB = 1 << 20
 CHUNK = 100_000
@@ -37,7 +38,7 @@ class Endurance:
         self.directory = directory
         self.passing = 20 * 10**9 if full else 10 * CHUNK * WIDTH
         self.records = 10**8 if full else 10 * CHUNK
-        self.values = distinct_values(CHUNK)
+        self.values = texts(CHUNK)
 
     def run(self) -> list[Result]:
         """Growth in MiB, and seconds a record late in the log over early in it."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import penstock
 from bench.measure import Result, versus
 from bench.reading import plain
-from bench.writing import distinct_values
+from bench.values import texts
 
 
 def keep_reading(path: str, out: Connection) -> None:
@@ -36,7 +36,7 @@ class Groups:
         self.broker = penstock.open(directory / "groups", fsync="never")
         self.broker.create_topic("t")
         with self.broker.producer() as producer:
-            producer.send_many("t", distinct_values(count))
+            producer.send_many("t", texts(count))
         self.number = 0
 
     def run(self) -> list[Result]:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import penstock
-from bench.writing import distinct_values
+from bench.values import texts
 
 BASELINE = Path(__file__).parent / "results" / "instructions.json"
 RECORDS = 20_000
@@ -108,7 +108,7 @@ def run_paths(library: Path) -> None:
 
 def paths(broker: penstock.Broker) -> dict[str, Path_]:
     """The five paths. Each is done once before it is counted."""
-    values = distinct_values(RECORDS)
+    values = texts(RECORDS)
     broker.create_topic("in")
     broker.create_topic("out")
     producer = broker.producer()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import penstock
 from bench.environment import environment
-from bench.writing import distinct_values
+from bench.values import texts
 
 Action = Callable[[], object]
 AIM = 1.03
@@ -27,7 +27,7 @@ class Side:
 
     def __init__(self, directory: Path, metrics: bool, count: int) -> None:
         self.broker = penstock.open(directory, fsync="never", metrics=metrics)
-        self.values = distinct_values(count)
+        self.values = texts(count)
         self.topic = self.broker.create_topic("topic", retention_bytes=1 << 28, segment_bytes=1 << 26)
         self.broker.create_topic("read")
         self.producer = self.broker.producer(linger_ms=3_600_000)

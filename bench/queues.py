@@ -21,7 +21,7 @@ from bench.endurance import private_mib
 from bench.measure import Result, versus
 from bench.queue_workers import QueueWorkers
 from bench.reading import plain
-from bench.writing import distinct_values
+from bench.values import texts
 
 BATCH = 100
 
@@ -47,7 +47,7 @@ class Queues:
     def __init__(self, directory: Path, count: int, rounds: int, quick: bool, full: bool) -> None:
         self.directory, self.count, self.rounds = directory, count, rounds
         self.quick, self.full = quick, full
-        self.values = distinct_values(count)
+        self.values = texts(count)
         self.groups = [f"g{number % 10_000}" for number in range(count)]
         self.broker = penstock.open(directory / "queues", fsync="never")
         self.number = 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import penstock
 from bench.measure import Result, Side, versus
-from bench.writing import distinct_values
+from bench.values import texts
 
 
 def plain(action: Callable[[], int]) -> Side:
@@ -23,7 +23,7 @@ class Reading:
         import lmdb
 
         self.count, self.rounds = count, rounds
-        values = distinct_values(count)
+        values = texts(count)
         self.broker = penstock.open(directory / "reading", fsync="never")
         self.broker.create_topic("t")
         with self.broker.producer() as producer:

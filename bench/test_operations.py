@@ -10,7 +10,7 @@ import pytest
 
 import penstock
 from bench.conftest import RECORDS
-from bench.writing import distinct_values
+from bench.values import texts
 from penstock._native.builder import BatchBuilder
 from penstock._native.murmur2 import murmur2
 from penstock._native.words import WordTable
@@ -18,7 +18,7 @@ from penstock._native.words import WordTable
 
 @pytest.mark.parametrize("how", ["list", "keys", "array", "ranges"])
 def test_send_many(benchmark: Any, broker: penstock.Broker, how: str) -> None:
-    values = distinct_values(RECORDS)
+    values = texts(RECORDS)
     keys = [b"customer-%d" % (number % 1000) for number in range(RECORDS)]
     joined = np.frombuffer(b"".join(values), np.uint8)
     offsets = np.arange(0, len(joined) + 1, 100)
@@ -67,7 +67,7 @@ def test_transaction_of_one_record(benchmark: Any, broker: penstock.Broker) -> N
 
 @pytest.mark.parametrize("how", ["list", "fixed", "ranges"])
 def test_encode(benchmark: Any, how: str) -> None:
-    values, builder = distinct_values(1000), BatchBuilder(1 << 18)
+    values, builder = texts(1000), BatchBuilder(1 << 18)
     joined, offsets = b"".join(values), np.arange(0, 100_001, 100)
 
     def action() -> None:
@@ -120,7 +120,7 @@ def test_read(benchmark: Any, filled: penstock.Broker, how: str) -> None:
 
 def test_read_lz4(benchmark: Any, broker: penstock.Broker) -> None:
     with broker.producer(compression_type="lz4") as producer:
-        producer.send_many("t", distinct_values(RECORDS))
+        producer.send_many("t", texts(RECORDS))
     with broker.consumer("t") as consumer:
 
         def action() -> int:

@@ -8,7 +8,7 @@ import pytest
 
 import penstock
 from bench.conftest import RECORDS
-from bench.writing import distinct_values
+from bench.values import texts
 
 TAKEN = 1000
 
@@ -20,7 +20,7 @@ def queue(broker: penstock.Broker) -> penstock.Queue:
 
 
 def test_send_many_receive_ack_many(benchmark: Any, queue: penstock.Queue) -> None:
-    values = distinct_values(RECORDS)
+    values = texts(RECORDS)
 
     def action() -> int:
         queue.send_many(values)
@@ -73,14 +73,14 @@ def test_share_group_over_a_topic(benchmark: Any, broker: penstock.Broker) -> No
 
 @pytest.mark.parametrize("state", ["ready", "in_flight"])
 def test_peek(benchmark: Any, queue: penstock.Queue, state: str) -> None:
-    queue.send_many(distinct_values(1000))
+    queue.send_many(texts(1000))
     if state == "in_flight":
         queue.receive(1000, wait=0)
     assert benchmark(lambda: queue.peek(state))
 
 
 def test_stats(benchmark: Any, queue: penstock.Queue) -> None:
-    queue.send_many(distinct_values(1000))
+    queue.send_many(texts(1000))
     benchmark(queue.stats)
 
 

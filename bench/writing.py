@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ import lz4.frame
 import penstock
 from bench.measure import Result, versus
 from bench.native_copy import build
+from bench.values import orders, texts
 
 WIDTH = 100
 BATCH = 1000
@@ -23,43 +22,12 @@ CHUNK = 1 << 17  # as the producer's batches
 Action = Callable[[], int]
 
 
-def distinct_values(count: int, seed: int = 1) -> list[bytes]:
-    """Values of 100 bytes, each different."""
-    generator = random.Random(seed)
-    filler = generator.randbytes(1 << 20).hex().encode()
-    places = [generator.randrange(len(filler) - WIDTH) for _ in range(count)]
-    return [b"%012d" % n + filler[place : place + WIDTH - 12] for n, place in enumerate(places)]
-
-
-def json_values(count: int) -> list[bytes]:
-    """Order events as JSON, about 250 bytes each."""
-    generator = random.Random(2)
-    return [
-        json.dumps(
-            {
-                "messageId": f"{generator.getrandbits(64):016x}",
-                "type": "OrderPlaced",
-                "source": "order-service",
-                "data": {
-                    "order_id": f"o-{n}",
-                    "customer": generator.randrange(5000),
-                    "total_cents": generator.randrange(100_000),
-                    "items": [
-                        {"sku": generator.randrange(900), "quantity": generator.randrange(1, 9)} for _ in range(3)
-                    ],
-                },
-            }
-        ).encode()
-        for n in range(count)
-    ]
-
-
 class Writing:
     """One directory, fresh files every round."""
 
     def __init__(self, directory: Path, count: int, rounds: int) -> None:
         self.directory, self.rounds = directory, rounds
-        self.values = distinct_values(count)
+        self.values = texts(count, WIDTH)
         self.joined = b"".join(self.values)
         self.copy = build(directory)
 
@@ -167,7 +135,7 @@ class Writing:
         ]
 
     def _lz4(self) -> Result:
-        values = json_values(len(self.values) // 2)
+        values = orders(len(self.values) // 2)
         joined = b"".join(values)
 
         @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+
+from bench.values import orders, texts
 
 BLOCK_BYTES = 64 << 20
 
@@ -47,7 +48,7 @@ class Load:
     @cached_property
     def block(self) -> list[bytes]:
         """At most 64 MiB of values."""
-        return _orders(self._different()) if self.json else _texts(self._different(), self.size)
+        return orders(self._different()) if self.json else texts(self._different(), self.size)
 
     @cached_property
     def keys(self) -> list[bytes] | None:
@@ -78,30 +79,3 @@ class Load:
         for part, _ in self.blocks():
             for first in range(0, len(part), most):
                 yield part[first : first + most]
-
-
-def _texts(count: int, size: int) -> list[bytes]:
-    generator = random.Random(1)
-    filler = generator.randbytes(max(1 << 20, size)).hex().encode()
-    places = generator.choices(range(len(filler) - size), k=count)
-    return [b"%012d" % number + filler[place : place + size - 12] for number, place in enumerate(places)]
-
-
-def _orders(count: int) -> list[bytes]:
-    generator = random.Random(2)
-    return [
-        json.dumps(
-            {
-                "messageId": f"{generator.getrandbits(64):016x}",
-                "type": "OrderPlaced",
-                "source": "order-service",
-                "data": {
-                    "order_id": f"o-{number}",
-                    "customer": generator.randrange(5000),
-                    "total_cents": generator.randrange(100_000),
-                    "items": [{"sku": generator.randrange(900), "quantity": generator.randrange(1, 9)}] * 3,
-                },
-            }
-        ).encode()
-        for number in range(count)
-    ]

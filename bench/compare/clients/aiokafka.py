@@ -6,8 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
-from bench.compare.clients.base import Client
-from bench.compare.clients.kafka_topics import Topics
+from bench.compare.clients.kafka_client import KafkaClient
 from bench.compare.values import Load
 
 TUNED_PRODUCER = {"linger_ms": 5, "max_batch_size": 1_000_000}
@@ -15,26 +14,14 @@ TUNED_CONSUMER = {"max_partition_fetch_bytes": 8 << 20, "fetch_max_bytes": 64 <<
 IN_FLIGHT = 20
 
 
-class Aiokafka(Client):
+class Aiokafka(KafkaClient):
     """`tuned` fills whole batches itself, or as it comes with a call a message."""
 
     requires = ("aiokafka", "confluent_kafka")
 
     def __init__(self, place: Any, tuned: bool = True, **options: Any) -> None:
-        super().__init__(place, **options)
-        self.tuned = tuned
+        super().__init__(place, tuned, **options)
         self._loop = asyncio.new_event_loop()
-
-    @property
-    def topics(self) -> Topics:
-        """Administration."""
-        return Topics(self.place["bootstrap"])
-
-    def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
-        self.topics.create(topic, partitions, lz4)
-
-    def drop(self, topic: str) -> None:
-        self.topics.drop(topic)
 
     def close(self) -> None:
         self._loop.close()

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
-from bench.compare.clients.base import Client
-from bench.compare.clients.kafka_topics import Topics
+from bench.compare.clients.kafka_client import KafkaClient
 from bench.compare.values import Load
 
 TUNED_PRODUCER = {
@@ -27,29 +26,16 @@ TUNED_CONSUMER = {
 BATCH = 10_000
 
 
-class Confluent(Client):
+class Confluent(KafkaClient):
     """`tuned`, or as it comes; `batch`: produce_batch instead of a call a message."""
 
     requires = ("confluent_kafka",)
     fixed = MappingProxyType({"queueing": 200_000})  # joining a share group takes seconds
 
     def __init__(self, place: Any, tuned: bool = True, batch: bool = False, **options: Any) -> None:
-        super().__init__(place, **options)
-        self.tuned, self.batch = tuned, batch
+        super().__init__(place, tuned, **options)
+        self.batch = batch
         self._base = {"bootstrap.servers": place["bootstrap"], "log_level": 0}
-        self._lz4 = False
-
-    @property
-    def topics(self) -> Topics:
-        """Administration."""
-        return Topics(self.place["bootstrap"])
-
-    def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
-        self._lz4 = lz4
-        self.topics.create(topic, partitions, lz4)
-
-    def drop(self, topic: str) -> None:
-        self.topics.drop(topic)
 
     def _producer(self, **settings: Any) -> Any:
         from confluent_kafka import Producer

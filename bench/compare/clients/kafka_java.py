@@ -7,8 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from bench.compare.clients.base import Client
-from bench.compare.clients.kafka_topics import Topics
+from bench.compare.clients.kafka_client import KafkaClient
 from bench.compare.values import Load
 
 TOOLS = "org.apache.kafka.tools"
@@ -17,7 +16,7 @@ FETCH = str(8 << 20)
 PAYLOAD_BYTES = 4 << 20
 
 
-class KafkaJava(Client):
+class KafkaJava(KafkaClient):
     """ProducerPerformance, ConsumerPerformance, ShareConsumerPerformance."""
 
     requires = ("confluent_kafka",)  # makes the topics
@@ -32,23 +31,9 @@ class KafkaJava(Client):
     }
 
     def __init__(self, place: Any, tuned: bool = True, **options: Any) -> None:
-        super().__init__(place, **options)
-        self.tuned = tuned
+        super().__init__(place, tuned, **options)
         if not tuned:
             self.fixed = dict.fromkeys(self.fixed, 700_000)
-        self._lz4 = False
-
-    @property
-    def topics(self) -> Topics:
-        """Administration."""
-        return Topics(self.place["bootstrap"])
-
-    def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
-        self._lz4 = lz4
-        self.topics.create(topic, partitions, lz4)
-
-    def drop(self, topic: str) -> None:
-        self.topics.drop(topic)
 
     def _lay_out(self, load: Load) -> None:
         if load.size < PAYLOAD_BYTES:

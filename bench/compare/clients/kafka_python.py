@@ -5,33 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bench.compare.clients.base import Client
-from bench.compare.clients.kafka_topics import Topics
+from bench.compare.clients.kafka_client import KafkaClient
 from bench.compare.values import Load
 
 TUNED_PRODUCER = {"linger_ms": 5, "batch_size": 1_000_000}
 TUNED_CONSUMER = {"max_partition_fetch_bytes": 8 << 20, "fetch_max_bytes": 64 << 20, "max_poll_records": 10_000}
 
 
-class KafkaPython(Client):
+class KafkaPython(KafkaClient):
     """`tuned`, or as it comes."""
 
     requires = ("kafka", "confluent_kafka")
-
-    def __init__(self, place: Any, tuned: bool = True, **options: Any) -> None:
-        super().__init__(place, **options)
-        self.tuned = tuned
-
-    @property
-    def topics(self) -> Topics:
-        """Administration."""
-        return Topics(self.place["bootstrap"])
-
-    def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
-        self.topics.create(topic, partitions, lz4)
-
-    def drop(self, topic: str) -> None:
-        self.topics.drop(topic)
 
     def _producer(self, **settings: Any) -> Any:
         from kafka import KafkaProducer

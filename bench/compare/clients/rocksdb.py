@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from bench.compare.clients.base import Client
+from bench.compare.clients.key_value import KeyValueClient
 from bench.compare.model import DISK
 from bench.compare.values import Load
 
 CHUNK = 1000
 
 
-class Rocksdb(Client):
+class Rocksdb(KeyValueClient):
     """A directory a topic; one process at a time."""
 
     requires = ("rocksdict",)
@@ -25,27 +25,19 @@ class Rocksdb(Client):
 
     def __init__(self, place: Any, **options: Any) -> None:
         super().__init__(place, **options)
-        self._open: dict[str, Any] = {}
         self._lz4 = False
 
-    def database(self, topic: str) -> Any:
-        """Opened once a process."""
-        if topic not in self._open:
-            from rocksdict import DBCompressionType, Options, Rdict
+    def open(self, path: str) -> Any:
+        from rocksdict import DBCompressionType, Options, Rdict
 
-            options = Options(raw_mode=True)
-            options.set_compression_type(DBCompressionType.lz4() if self._lz4 else DBCompressionType.none())
-            options.set_write_buffer_size(128 << 20)
-            self._open[topic] = Rdict(f"{self.place['directory']}/{topic}", options)
-        return self._open[topic]
+        options = Options(raw_mode=True)
+        options.set_compression_type(DBCompressionType.lz4() if self._lz4 else DBCompressionType.none())
+        options.set_write_buffer_size(128 << 20)
+        return Rdict(path, options)
 
     def create(self, topic: str, partitions: int = 1, lz4: bool = False) -> None:
         self._lz4 = lz4
-        self.database(topic)
-
-    def close(self) -> None:
-        for database in self._open.values():
-            database.close()
+        self.store(topic)
 
     def _options(self) -> Any:
         from rocksdict import WriteOptions
@@ -57,7 +49,7 @@ class Rocksdb(Client):
     def write(self, topic: str, load: Load, partition: int | None = None) -> None:
         from rocksdict import WriteBatch
 
-        database, options, number = self.database(topic), self._options(), 0
+        database, options, number = self.store(topic), self._options(), 0
         for values in load.chunks(CHUNK):
             batch = WriteBatch(raw_mode=True)
             put = batch.put
@@ -67,7 +59,7 @@ class Rocksdb(Client):
             database.write(batch, options)
 
     def write_each(self, topic: str, load: Load) -> None:
-        database, number = self.database(topic), self.options.get("next", 0)
+        database, number = self.store(topic), self.options.get("next", 0)
         options = self._options()
         for values, _ in load.blocks():
             for value in values:
@@ -77,7 +69,7 @@ class Rocksdb(Client):
 
     def read(self, topic: str, count: int, group: str | None, partition: int | None = None) -> None:
         seen = 0
-        for _ in self.database(topic).values():
+        for _ in self.store(topic).values():
             seen += 1
         assert seen == count
 
@@ -85,5 +77,5 @@ class Rocksdb(Client):
         self.read(topic, count, None)
 
     def first(self, topic: str) -> None:
-        self.database(topic)[b"0"] = b"first"
-        assert self.database(topic)[b"0"] == b"first"
+        self.store(topic)[b"0"] = b"first"
+        assert self.store(topic)[b"0"] == b"first"

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from bench.compare.model import Side
-from bench.compare.process import Server
+from bench.compare.process import Server, free_port, listens
 
 
 class Running:
@@ -84,6 +85,31 @@ class Library:
         """An empty directory."""
         directory.mkdir(parents=True)
         return Running({**(place or self.place(directory)), "durability": durability})
+
+
+class PortServer(ABC):
+    """A system that is a server on one port, started with a directory of its own."""
+
+    ready_s = 60.0
+
+    def place(self, directory: Path) -> dict[str, str]:
+        """A port for a server that is not started yet."""
+        return {"directory": str(directory), "port": str(free_port())}
+
+    @abstractmethod
+    def launch(self, directory: Path, port: str, durability: str) -> list[Server]:
+        """Start its processes, the one that listens last."""
+
+    def start(
+        self, directory: Path, durability: str, *, wait: bool = True, place: dict[str, str] | None = None
+    ) -> Running:
+        """With empty data in `directory`."""
+        place = {**(place or self.place(directory)), "durability": durability}
+        directory.mkdir(parents=True)
+        running = Running(place, self.launch(directory, place["port"], durability))
+        if wait:
+            running.await_ready(lambda: listens(int(place["port"])), self.ready_s)
+        return running
 
 
 def package_version(package: str) -> str:

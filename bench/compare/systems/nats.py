@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.compare.fetch import golang
 from bench.compare.model import CACHE, DISK, Side
-from bench.compare.process import Server, free_port, listens
-from bench.compare.systems.base import Running, package_version
+from bench.compare.process import Server
+from bench.compare.systems.base import PortServer, package_version
 
 MODULE, VERSION = "github.com/nats-io/nats-server/v2", "v2.11.8"
 SETTINGS = (
@@ -18,7 +18,7 @@ SETTINGS = (
 )
 
 
-class Nats:
+class Nats(PortServer):
     """nats-server from the path, or built from its Go module."""
 
     name = "nats"
@@ -33,23 +33,11 @@ class Nats:
         done = subprocess.run([self._binary, "--version"], capture_output=True, text=True, check=False)
         return f"NATS {done.stdout.strip().rpartition(' ')[2]}, nats-py {package_version('nats-py')}"
 
-    def place(self, directory: Path) -> dict[str, str]:
-        """A port for a server that is not started yet."""
-        return {"directory": str(directory), "port": str(free_port())}
-
-    def start(
-        self, directory: Path, durability: str, *, wait: bool = True, place: dict[str, str] | None = None
-    ) -> Running:
-        """One server."""
-        place = {**(place or self.place(directory)), "durability": durability}
-        directory.mkdir(parents=True)
+    def launch(self, directory: Path, port: str, durability: str) -> list[Server]:
         sync = "sync_interval: always" if durability == DISK else ""
         config = directory / "nats.conf"
         config.write_text(
-            f'listen: "127.0.0.1:{place["port"]}"\nmax_payload: 4MB\n'
+            f'listen: "127.0.0.1:{port}"\nmax_payload: 4MB\n'
             f'jetstream {{ store_dir: "{directory / "store"}"\n{sync} }}\n'
         )
-        running = Running(place, [Server([self._binary, "-c", str(config)], directory / "server.log")])
-        if wait:
-            running.await_ready(lambda: listens(int(place["port"])))
-        return running
+        return [Server([self._binary, "-c", str(config)], directory / "server.log")]

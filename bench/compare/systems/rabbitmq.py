@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bench.compare.fetch import debian
 from bench.compare.model import CACHE, DISK, Absent, Side
-from bench.compare.process import Server, free_port, listens
-from bench.compare.systems.base import Running, package_version
+from bench.compare.process import Server, free_port
+from bench.compare.systems.base import PortServer, package_version
 
 CLIENT = "pika:Pika"
 COMMON = "durable queue, persistent messages, publisher confirms 5,000 in flight; prefetch 2,000, one acknowledgement "
@@ -22,7 +22,7 @@ def _side(kind: str, durability: str) -> Side:
     return Side(f"rabbitmq-{kind}", name, CLIENT, "Python", "socket", COMMON, durability, {"kind": kind})
 
 
-class RabbitMQ:
+class RabbitMQ(PortServer):
     """One node with its own epmd, from the path or unpacked from Debian's packages."""
 
     name = "rabbitmq"
@@ -50,25 +50,13 @@ class RabbitMQ:
         found = Path(self._server).parent.parent.name.removeprefix("rabbitmq_server-")
         return f"RabbitMQ {found}, pika {package_version('pika')}"
 
-    def place(self, directory: Path) -> dict[str, str]:
-        """A port for a server that is not started yet."""
-        return {"directory": str(directory), "port": str(free_port())}
-
-    def start(
-        self, directory: Path, durability: str, *, wait: bool = True, place: dict[str, str] | None = None
-    ) -> Running:
+    def launch(self, directory: Path, port: str, durability: str) -> list[Server]:
         """epmd, then the node; everything it writes is in `directory`."""
-        place = {**(place or self.place(directory)), "durability": durability}
-        directory.mkdir(parents=True)
-        environment = self._settings(directory, place["port"])
+        environment = self._settings(directory, port)
         epmd = Server(
             ["epmd", "-port", environment["ERL_EPMD_PORT"]], directory / "epmd.log", environment | self._environment
         )
-        node = Server([self._server], directory / "server.log", environment | self._environment)
-        running = Running(place, [epmd, node])
-        if wait:
-            running.await_ready(lambda: listens(int(place["port"])), 60)
-        return running
+        return [epmd, Server([self._server], directory / "server.log", environment | self._environment)]
 
     def _settings(self, directory: Path, port: str) -> dict[str, str]:
         (directory / "plugins").write_text("[].")

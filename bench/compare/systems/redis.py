@@ -8,15 +8,15 @@ from pathlib import Path
 
 from bench.compare.fetch import debian
 from bench.compare.model import CACHE, DISK, Side
-from bench.compare.process import Server, free_port, listens
-from bench.compare.systems.base import Running
+from bench.compare.process import Server
+from bench.compare.systems.base import PortServer
 
 SETTINGS = (
     "append-only file, appendfsync no (always where fsync is asked for), no snapshots; pipelines and reads of 1,000"
 )
 
 
-class Redis:
+class Redis(PortServer):
     """redis-server from the path or from Debian."""
 
     name = "redis"
@@ -32,18 +32,9 @@ class Redis:
         found = [word for word in done.stdout.split() if word.startswith("v=")]
         return f"Redis {found[0][2:]}" if found else "Redis"
 
-    def place(self, directory: Path) -> dict[str, str]:
-        """A port for a server that is not started yet."""
-        return {"directory": str(directory), "port": str(free_port())}
-
-    def start(
-        self, directory: Path, durability: str, *, wait: bool = True, place: dict[str, str] | None = None
-    ) -> Running:
-        """One server."""
-        place = place or self.place(directory)
-        directory.mkdir(parents=True)
+    def launch(self, directory: Path, port: str, durability: str) -> list[Server]:
         options = {
-            "port": place["port"],
+            "port": port,
             "bind": "127.0.0.1",
             "dir": str(directory),
             "save": "",
@@ -52,7 +43,4 @@ class Redis:
             "auto-aof-rewrite-percentage": "0",
         }
         command = [self._binary, *(word for name, value in options.items() for word in (f"--{name}", value))]
-        running = Running({**place, "durability": durability}, [Server(command, directory / "server.log")])
-        if wait:
-            running.await_ready(lambda: listens(int(place["port"])))
-        return running
+        return [Server(command, directory / "server.log")]
