@@ -1,4 +1,8 @@
-"""Storing one record, or one batch, at a time, and reading single records: the native half of `Topic`."""
+"""Storing one record, or one batch, at a time, and reading single records: the native half of `Topic`.
+
+Thread and process safety: any; the builder that a call encodes into is its own until the record is stored. Crash policy: what
+returned is stored (see `control.h`); a call that raised stored nothing, but for a failed sync, which says so.
+"""
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE

@@ -1,4 +1,7 @@
-"""Columns of batches for array programs: where values lie, in one pass without the GIL; the rest when it is asked for."""
+"""Columns of batches for array programs: where values lie, in one pass without the GIL; the rest when it is asked for.
+
+Thread safety: one thread at a time per batch.
+"""
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.list cimport PyList_New, PyList_SET_ITEM

@@ -1,7 +1,8 @@
 """Log compaction, a batch at a time without the GIL: the newest offset of each key, and batches without older records.
 
 Offsets never change: a batch keeps its range, and where nothing is left of a run of batches, one empty batch keeps theirs,
-so that a cleaned log is as dense as any other. Thread safety: one thread at a time for each object.
+so that a cleaned log is as dense as any other. Thread safety: one thread at a time for each object. Crash policy: reads maps and returns bytes; the
+caller writes them (`penstock.storage.compaction`).
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

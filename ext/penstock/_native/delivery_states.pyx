@@ -1,6 +1,7 @@
 """Settling messages and looking at their states: every change of a word but the claim's goes through here.
 
 The transitions are those of the table in `delivery.h`. Thread and process safety: under the group's lock, but for `accept`.
+Crash policy: see `delivery.h`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

@@ -2,8 +2,8 @@
 
 A batch is found through the index, checked and (where compressed) unpacked once, and kept open for what follows: the last
 few of them, with a mark at every 16th record, so that reading here and there in one batch does not walk it anew.
-Invariant: what is open belongs to the list of segments that is published; compaction and retention make it begin anew.
-Thread safety: calls hold the GIL throughout; a batch is only walked between two of its records.
+Invariant: what is open belongs to the list of segments that is published; compaction and retention make it begin anew. Crash
+policy: nothing is written. Thread safety: calls hold the GIL throughout; a batch is only walked between two of its records.
 """
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBuffer_Release, PyObject_GetBuffer

@@ -3,6 +3,9 @@
 Ownership: a `Mapping` owns its descriptor and its map; both go when the last reference does, so a slice handed to a
 caller stays valid as long as the object that exports it. The map may be longer than the file: bytes past the end of the
 file must not be touched (callers keep to what is published). Counters of live maps and descriptors serve leak tests.
+
+Thread and process safety: any; what the bytes mean, and who may change them, is the owner's matter. Crash policy: what was
+written to a map survives the process at once, and the machine once its file is synced.
 """
 
 import errno

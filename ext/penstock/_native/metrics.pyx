@@ -1,7 +1,7 @@
 """The file of counters and histograms that all processes of a directory share; see `metrics.h`.
 
 Thread and process safety: counting and reading, any; `allocate` and `retire` need the lock that
-`penstock.storage.metrics_store` holds.
+`penstock.storage.metrics_store` holds. Crash policy: see `metrics.h`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

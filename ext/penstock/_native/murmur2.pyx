@@ -1,4 +1,4 @@
-"""Kafka's key hash: the same key goes to the same partition as with the Java client."""
+"""Kafka's key hash: the same key goes to the same partition as with the Java client. Thread safety: any; pure."""
 
 from libc.stdint cimport int32_t
 

@@ -2,7 +2,7 @@
 that no run on the disk covers yet. Derived from the log batch by batch; see `postings.h` for rows and hashes.
 
 Invariant: one row for each stream and batch (its events lie together), one for each other term and batch.
-Thread safety: one thread at a time.
+Thread safety: one thread at a time. Crash policy: lives in memory only; after a crash it is made anew from the log.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE

@@ -1,4 +1,7 @@
-"""A read-only run of stored batches, wherever it lies; `owner` keeps the memory alive."""
+"""A read-only run of stored batches, wherever it lies; `owner` keeps the memory alive.
+
+Thread safety: immutable. Its bytes are stored already and do not change; compaction and retention make other files.
+"""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int64_t

@@ -3,7 +3,8 @@
 Layout of the body: rows, then a directory (for each bucket of leading bits of the hash the first row that is in it or
 behind it), then a CRC-32C of each block of rows and directory; see docs/event-store.md. A block is checked when it is
 first touched, so that opening reads nothing; what does not match is a `CorruptionError`, and the run is made anew.
-Thread safety: runs never change; calls hold the GIL but for merging.
+Thread and process safety: runs never change; calls hold the GIL but for merging. Crash policy: a run is written whole under
+another name first; one that is missing or damaged is made anew from the log.
 """
 
 from cpython.buffer cimport PyBuffer_FillInfo

@@ -1,7 +1,7 @@
 """Walking the batches of a log file: headers, CRC, records; and finding the next good batch after bad bytes.
 
 Every byte is bounds-checked before it is used, so any file is safe to scan: empty, cut anywhere, random. What is found
-is copied out of the map, so it stays valid when the file is cut afterwards. Thread safety: one thread at a time.
+is copied out of the map, so it stays valid when the file is cut afterwards. Thread safety: one thread at a time. Crash policy: nothing is written; what a crash left is reported, not judged.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer

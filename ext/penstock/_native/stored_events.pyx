@@ -1,7 +1,7 @@
 """Events out of the log: walks stored batches and makes an object of each event that is asked for.
 
 Every batch is checked before anything in it is believed; what lies between two rows of an index is passed over by its
-headers. Thread safety: one thread at a time per reader.
+headers. Thread safety: one thread at a time per reader. Crash policy: nothing is written.
 """
 
 cimport cython

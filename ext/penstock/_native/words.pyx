@@ -1,7 +1,7 @@
 """Mapped 64-bit words shared by all processes of a directory: committed offsets, heartbeats, epochs.
 
 A word is read and written whole, by one atomic instruction; what was stored survives the process at once, and the machine
-once it is synced. Thread and process safety: any.
+once it is synced. Thread and process safety: any. Crash policy: a word is the old or the new one, never half of both.
 """
 
 from libc.stdint cimport int64_t, uint64_t

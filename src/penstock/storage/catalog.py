@@ -2,7 +2,7 @@
 
 Process safety: SQLite's own (WAL, immediate transactions); a change rings the catalog's bell so that every process
 reloads. Thread safety: one connection behind a lock. Crash policy: SQLite's; directories of a topic are made before its
-row and removed after it, so a row always has its directories.
+row and removed after it. Invariant: a row always has its directories.
 """
 
 from __future__ import annotations

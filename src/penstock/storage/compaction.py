@@ -4,6 +4,9 @@ Sealed segments are rewritten one at a time, and neighbours that then fit into o
 the first: offsets and their order stay as they are, and a reader goes on in the file that it has mapped. The active
 segment is never touched.
 
+Invariants: no offset changes; the newest record of a key stays; nothing from the first undecided transaction on is
+touched. Thread and process safety: a file lock lets one thread of one process clean a partition; appending and reading
+go on, and wait only while a cleaned log takes its place.
 Crash policy: the cleaned log is on the disk before it takes the old one's name; see `segment_swap`. The indexes are
 missing in between, which readers bear and the next compaction mends. What was being written when the process died, it
 removes.

@@ -1,4 +1,8 @@
-"""Control batches: the markers that end a transaction in a partition (Kafka's EndTransactionMarker)."""
+"""Control batches: the markers that end a transaction in a partition (Kafka's EndTransactionMarker).
+
+Invariant: a marker is one record in a batch of its own, with the control and the transactional bit set; consumers pass
+over it. Thread and process safety: any; what is made belongs to the caller. Crash policy: nothing is written here.
+"""
 
 from __future__ import annotations
 

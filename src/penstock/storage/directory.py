@@ -4,6 +4,8 @@ Invariants: `meta.properties` names the format version; `open.lock` is held whil
 holds `alive.lock` shared, so the kernel tells at once when the last one died. The first broker to open counts up the
 incarnation, after which each partition is made ready again by whoever opens it first.
 
+Thread and process safety: any process, by the kernel's file locks. A `FileLock` is one holder's, a `SharedLock` any
+thread's; both are free again when their process dies, and are not carried over a fork.
 Crash policy: nothing here needs repair; both files of state are replaced whole.
 """
 

@@ -1,4 +1,8 @@
-"""Comparing the two index files of a segment with the batches of its log."""
+"""Comparing the two index files of a segment with the batches of its log.
+
+Invariant: what agrees here is what `index_file` would write anew, or a part of it that leads every search right. Thread
+and process safety: any; reads only, and of the active segment only what is published. Crash policy: nothing is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a producer stored last in a partition: by the table of the newest producers, or the log's headers."""
+"""What a producer stored last in a partition: by the table of the newest producers, or the log's headers.
+
+Thread and process safety: any; the writer lock is taken for a moment and free while headers are read. Crash policy:
+nothing is written; the table is only believed for offsets that are published (see `producers.h`).
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@
 | missing or foreign | - | none | a new, empty partition |
 | missing or foreign | - | any | scan everything; a torn tail is cut; bad data before good data is a `CorruptionError` |
 
-Process safety: runs under the partition's file lock; whoever comes second finds it done.
+Thread and process safety: runs under the partition's file lock; whoever comes second finds it done.
 Crash policy: the control file gets its magic last, so a crash in here means that the next opener does it again.
 """
 

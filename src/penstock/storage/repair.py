@@ -10,6 +10,7 @@
 Bytes that are taken out are first saved as `repair/<file>.removed-<position>` in the partition's directory. When a
 log or index of the active segment changes, the control file goes first: the next opening finds the state in the log.
 
+Thread and process safety: the directory is held alone, so no broker has it open (`LockedError` otherwise).
 Crash policy: a log is cut in one step or replaced whole, and may be repaired again after a crash at any point.
 """
 

@@ -1,4 +1,9 @@
-"""What has to change in a log file so that all that is good in it can be read again. Reads only."""
+"""What has to change in a log file so that all that is good in it can be read again.
+
+Invariants: the parts of a plan cover the segment's offsets without a gap and in order; what is good stays byte for
+byte. Thread and process safety: reads only; the caller keeps the file from changing. Crash policy: nothing is written;
+who carries a plan out saves first what it leaves out.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Deleting old segments: by time and by size, as Kafka's `retention.ms` and `retention.bytes`."""
+"""Deleting old segments: by time and by size, as Kafka's `retention.ms` and `retention.bytes`.
+
+Invariants: whole segments go, oldest first, and the log stays contiguous. Thread and process safety: any; who finds
+that somebody else was faster looks again. Crash policy: the log start moves first, files go after it; what is left over
+by a process that died is removed by the next deletion or opening.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Batches and records of one log file, for looking at. Reads only, needs no broker, and a live one does no harm."""
+"""Batches and records of one log file, for looking at. Needs no broker, and a live one does no harm.
+
+Thread and process safety: reads only; an iterator is one thread's. Crash policy: nothing is written. What a crash left
+behind the last good batch ends the batches, with a `CorruptionError` unless it is zeros.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Names of the files of a segment: Kafka's layout."""
+"""Names of the files of a segment: Kafka's layout.
+
+Thread and process safety: any; nothing is kept. Crash policy: a name that was made survives a power cut once
+`sync_directory` returned.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 `penstock.cleaner.merge` is a JSON object: the segment `base` takes in its neighbours up to offset `end`. Once the log
 of `base` ends there, the merge is decided, and the segments between are left over; before that, it never was. See
-`segment_swap` for the steps. Process safety: as each function says.
+`segment_swap` for the steps. Thread and process safety: looking, any; removing, as each function says. Crash policy:
+every step may be done again, from the note or from what the files show.
 """
 
 from __future__ import annotations

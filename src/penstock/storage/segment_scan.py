@@ -2,6 +2,7 @@
 
 Safe on any bytes: an empty file, one cut anywhere, random content. Reads only; the result holds copies, so it stays
 valid when the file changes. A tail of zeros is room that was preallocated, not a problem.
+Thread and process safety: any. Crash policy: nothing is written; what a crash left is told apart by recovery.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ Whoever reads meanwhile goes on by offset: in the file that is mapped, in a left
 or in the new one. After a crash the next compaction, or the next opening of the directory when it was the last process,
 does the rest by `segment_merge.finish_merge`.
 
-Process safety: the writer lock is held from the second step on; one process cleans at a time.
+Thread and process safety: the writer lock is held from the second step on; one process cleans at a time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""A topic's configuration: Kafka's names in snake_case, its defaults and limits, checked in one place."""
+"""A topic's configuration: Kafka's names in snake_case, its defaults and limits, checked in one place.
+
+Invariant: a `TopicConfig` is valid as a whole and never changes. Thread and process safety: immutable. Crash policy:
+kept as a row of the catalog, which is SQLite's.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""A segment's `.txnindex`: the aborted transactions whose marker lies in it, in Kafka's layout (34 bytes an entry)."""
+"""A segment's `.txnindex`: the aborted transactions whose marker lies in it, in Kafka's layout (34 bytes an entry).
+
+Invariant: entries stand in the order of their markers; a transaction may stand twice, which says nothing more. Thread
+and process safety: reading, any; writing requires the writer lock of the partition. Crash policy: an entry is added
+before readers may pass the marker; a cut one is passed over by readers and overwritten by the next.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +44,7 @@ class AbortedTransactions:
 
 
 def append_entry(path: Path, entry: AbortedTransaction) -> None:
-    """Add an entry. A crash in the middle leaves a part of one, which is cut off before the next."""
+    """Add an entry. Requires the writer lock. What a crash left of another one is cut off before it."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

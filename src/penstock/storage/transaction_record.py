@@ -7,8 +7,8 @@ compare-and-swap of the state word, which holds the epoch, so that it fails for 
 A record takes a page of the disk, and more only while its lists are long. Ids that nobody used for seven days are
 forgotten (see `Transactions.expire`).
 
-Process safety: `lock` for everything but the decision; its mutex is made anew for each incarnation of the directory.
-Crash policy: whoever finds what is decided carries it out.
+Thread and process safety: `lock` for everything but the decision; its mutex is made anew for each incarnation of the
+directory. Crash policy: whoever finds what is decided carries it out.
 """
 
 from __future__ import annotations

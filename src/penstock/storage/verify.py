@@ -1,7 +1,8 @@
 """Looking at every byte of a data directory and telling what is wrong. Reads only; a live broker does no harm.
 
 What is beyond the published end of a partition is not looked at; without a control file everything but a tail of zeros
-counts. After bad bytes the check goes on at the next good batch, so one report names all problems.
+counts. Thread and process safety: any. Crash policy: nothing is written. After bad bytes the check goes on at the next
+good batch, so one report names all problems.
 """
 
 from __future__ import annotations
