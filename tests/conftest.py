@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,38 @@ def broker(tmp_path: Path) -> Iterator[penstock.Broker]:
     """An open broker in a directory of its own."""
     with penstock.open(tmp_path / "data") as opened:
         yield opened
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty tmpfs of 8 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no `mount` command; mounting a small tmpfs needs root on Linux")
+    if done.returncode:
+        pytest.skip(f"a small tmpfs cannot be mounted (needs root on Linux): {done.stderr.strip()}")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def take_room(path: Path, leave: int = 0) -> Path:
+    """Take all room but `leave` bytes."""
+    ballast = path / "ballast"
+    with open(ballast, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            pass
+        file.truncate(max(file.tell() // 4096 * 4096 - leave, 0))
+    return ballast
+
+
+@pytest.fixture
+def fill() -> Callable[..., Path]:
+    """`fill(path, leave=0)` takes all room of a disk but so many bytes, by a file that it returns."""
+    return take_room

@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
 import penstock
+from penstock.storage.directory import exclusive
 
 VALUE = b"v" * 100_000
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """An empty tmpfs of 8 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` command; mounting a small tmpfs needs root on Linux")
-    if done.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted (needs root on Linux): {done.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def fill(path: Path, leave: int = 0) -> Path:
-    """Take all room but `leave` bytes."""
-    ballast = path / "ballast"
-    with open(ballast, "wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
-        file.truncate(max(file.tell() // 4096 * 4096 - leave, 0))
-    return ballast
 
 
 def append_until_full(topic: penstock.Topic, value: bytes, least: int = 0) -> int:
@@ -53,7 +22,7 @@ def append_until_full(topic: penstock.Topic, value: bytes, least: int = 0) -> in
 
 @pytest.mark.parametrize("segment_bytes", [1 << 20, 1 << 26], ids=["rolling", "one-segment"])
 @pytest.mark.parametrize("fsync", ["never", "always"])
-def test_append(small_disk, read, read_directory, segment_bytes, fsync):
+def test_append(small_disk, fill, read, read_directory, segment_bytes, fsync):
     with penstock.open(small_disk, fsync=fsync) as broker:
         topic = broker.create_topic("t", segment_bytes=segment_bytes)
         ballast = fill(small_disk, 4 << 20)
@@ -71,7 +40,7 @@ def test_append(small_disk, read, read_directory, segment_bytes, fsync):
     assert penstock.verify(small_disk).ok
 
 
-def test_roll(small_disk, read):
+def test_roll(small_disk, fill, read):
     """No room for the files of the next segment: the one before stays active, and whole."""
     with penstock.open(small_disk) as broker:
         topic = broker.create_topic("t", segment_bytes=1 << 20)
@@ -97,7 +66,7 @@ def test_retention_makes_room(small_disk):
         assert topic.append(VALUE).offset == stored
 
 
-def test_producer_keeps_its_records(small_disk, read):
+def test_producer_keeps_its_records(small_disk, fill, read):
     values = [b"%d:" % n + VALUE for n in range(12)]
     with penstock.open(small_disk) as broker:
         broker.create_topic("t", segment_bytes=1 << 20)
@@ -114,7 +83,7 @@ def test_producer_keeps_its_records(small_disk, read):
         assert read(broker) == list(enumerate(values))
 
 
-def test_creating_topics(small_disk):
+def test_creating_topics(small_disk, fill):
     with penstock.open(small_disk) as broker:
         broker.create_topic("before")
         ballast = fill(small_disk)
@@ -126,10 +95,33 @@ def test_creating_topics(small_disk):
         assert broker.create_topic("after").append(b"v").offset == 0
 
 
-def test_open_on_a_full_disk(small_disk):
+def test_open_on_a_full_disk(small_disk, fill):
     ballast = fill(small_disk)
     with pytest.raises(penstock.DiskFullError):
         penstock.open(small_disk / "data")
     ballast.unlink()
     with penstock.open(small_disk / "data") as broker:
         broker.create_topic("t")
+
+
+def test_open_a_directory_again_with_little_room(small_disk, fill, read):
+    """With room for some of its files, it fails as a whole, and holds nothing; with room for all, it opens."""
+    path = small_disk / "data"
+    with penstock.open(path) as broker:
+        broker.create_topic("t", segment_bytes=1 << 20).append(b"v")
+        broker.queue("q")
+    opened = []
+    for left in range(0, 140_000, 8192):
+        ballast = fill(small_disk, left)
+        try:
+            penstock.open(path).close()
+            opened.append(left)
+        except penstock.DiskFullError:
+            with exclusive(path):  # which needs that nobody has it open
+                pass
+        assert not list(path.glob("*.tmp"))
+        ballast.unlink()
+        with penstock.open(path) as broker:
+            assert read(broker) == [(0, b"v")]
+    assert opened and 0 not in opened
+    assert penstock.verify(path).ok

@@ -8,9 +8,7 @@ belong to one thread at a time. Process safety: any number of inboxes over one d
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,10 +17,9 @@ from penstock.errors import InvalidTypeError
 from penstock.events.checks import check_unicode, checked_clock, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
-from penstock.events.sql import RELEASE, SAVE, Sql, id_key, is_path
-from penstock.storage.forks import held
+from penstock.events.sql import RELEASE, SAVE, Sql, id_key
 
-_PURGE_EVERY = 64  # purges in one `ttl`
+_PURGES = 32  # in one `ttl`; each looks at every id once, which is cheaper than keeping an index of their times
 _CHUNK = 500
 
 
@@ -49,10 +46,8 @@ class Inbox:
         checked_clock(clock)
         self._ttl = None if ttl is None else checked_number("ttl", ttl, 0.001, 1e10)
         self._clock = clock or SystemClock()
-        self._own = is_path(database)
-        self._sql = Sql.open(database) if self._own else Sql(database)
+        self._sql = Sql(database)
         self.group = group
-        self._lock = held(threading.RLock())
         self._purged_ms = self._clock.time_ms()
         self._make_tables()
         self._number = self._group_number()
@@ -65,20 +60,18 @@ class Inbox:
     def seen(self, message: Envelope | str) -> bool:
         """Whether a message (or its id) is remembered."""
         key = self._key(message)
-        with self._lock:
-            if self._sql.is_sqlite:
-                return self._sql.connection.execute(self._select, (self._number, key)).fetchone() is not None
-            return self._sql.one(self._select, self._number, key) is not None
+        with self._sql.lock:
+            return self._sql.has(self._select, self._number, key)
 
     def remember(self, *messages: Envelope | str) -> int:
         """Remember messages; returns how many were not known yet. Commits, unless a transaction is open."""
-        with self._lock, self._sql.transaction(nested=True):
+        with self._sql.lock, self._sql.transaction(nested=True):
             now = self._clock.time_ms()
             return sum(self._insert(self._key(message), now) for message in messages)
 
     def forget(self, *messages: Envelope | str) -> None:
         """Let messages be new again. Commits, unless a transaction is open."""
-        with self._lock, self._sql.transaction(nested=True):
+        with self._sql.lock, self._sql.transaction(nested=True):
             for message in messages:
                 self._sql.run("DELETE FROM penstock_inbox WHERE grp = ? AND id = ?", self._number, self._key(message))
 
@@ -95,7 +88,7 @@ class Inbox:
         """Those messages that are not remembered, in their order: fewer questions than `seen` for each."""
         keyed = [(self._key(message), message) for message in checked_list("messages", messages)]
         known: set[Any] = set()
-        with self._lock:
+        with self._sql.lock:
             for first in range(0, len(keyed), _CHUNK):
                 keys = [key for key, _ in keyed[first : first + _CHUNK]]
                 marks = ", ".join("?" * len(keys))
@@ -107,7 +100,7 @@ class Inbox:
         """Forget what is older than `ttl`; returns how many. Happens by itself now and then."""
         if self._ttl is None:
             return 0
-        with self._lock, self._sql.transaction(nested=True):
+        with self._sql.lock, self._sql.transaction(nested=True):
             self._purged_ms = self._clock.time_ms()
             limit = self._purged_ms - round(self._ttl * 1000)
             return self._sql.run("DELETE FROM penstock_inbox WHERE seen_ms <= ?", limit)
@@ -115,13 +108,13 @@ class Inbox:
     def _purge_if_due(self) -> None:
         if self._ttl is None or self._sql.in_transaction:
             return
-        if (self._clock.time_ms() - self._purged_ms) * _PURGE_EVERY > self._ttl * 1000:
+        if (self._clock.time_ms() - self._purged_ms) * _PURGES > self._ttl * 1000:
             self.purge()
 
     def _insert(self, key: Any, now_ms: int) -> bool:
         if self._sql.is_sqlite:
             return self._sql.run(self._add, self._number, key, now_ms) == 1
-        if self._sql.one(self._select, self._number, key) is not None:
+        if self._sql.has(self._select, self._number, key):
             return False
         self._sql.run(self._add, self._number, key, now_ms)
         return True
@@ -134,21 +127,19 @@ class Inbox:
         return id_key(identity) if self._sql.is_sqlite else identity
 
     def _make_tables(self) -> None:
-        sql = self._sql
-        ids, rows = ("BLOB", "WITHOUT ROWID") if sql.is_sqlite else ("VARCHAR(128)", "")
-        with sql.transaction(nested=True):
-            sql.run("CREATE TABLE IF NOT EXISTS penstock_inbox_group (name VARCHAR(200) PRIMARY KEY, grp INTEGER)")
-            sql.run(
-                f"CREATE TABLE IF NOT EXISTS penstock_inbox (grp INTEGER NOT NULL, id {ids} NOT NULL, "
-                f"seen_ms BIGINT NOT NULL, PRIMARY KEY (grp, id)) {rows}"
-            )
-            sql.make_index("penstock_inbox_seen", "penstock_inbox", "seen_ms")
-        insert = "INSERT OR IGNORE" if sql.is_sqlite else "INSERT"
+        is_sqlite = self._sql.is_sqlite
+        ids, rows = ("BLOB", "WITHOUT ROWID") if is_sqlite else ("VARCHAR(128)", "")
+        self._sql.make_tables(
+            "CREATE TABLE IF NOT EXISTS penstock_inbox_group (name VARCHAR(200) PRIMARY KEY, grp INTEGER)",
+            f"CREATE TABLE IF NOT EXISTS penstock_inbox (grp INTEGER NOT NULL, id {ids} NOT NULL, "
+            f"seen_ms BIGINT NOT NULL, PRIMARY KEY (grp, id)) {rows}",
+        )
+        insert = "INSERT OR IGNORE" if is_sqlite else "INSERT"
         self._add = f"{insert} INTO penstock_inbox (grp, id, seen_ms) VALUES (?, ?, ?)"
         self._select = "SELECT 1 FROM penstock_inbox WHERE grp = ? AND id = ?"
 
     def _group_number(self) -> int:
-        with self._sql.transaction(nested=True):
+        with self._sql.lock, self._sql.transaction(nested=True):
             row = self._sql.one("SELECT grp FROM penstock_inbox_group WHERE name = ?", self.group)
             if row is None:
                 (most,) = self._sql.one("SELECT COALESCE(MAX(grp), 0) FROM penstock_inbox_group") or (0,)
@@ -158,8 +149,7 @@ class Inbox:
 
     def close(self) -> None:
         """Close the database, if the inbox opened it. May be repeated."""
-        if self._own:
-            self._sql.connection.close()
+        self._sql.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,47 +164,55 @@ class Inbox:
 class Once:
     """One message's turn; see `Inbox.once`."""
 
-    __slots__ = ("_inbox", "_key", "_saved", "_transaction")
+    __slots__ = ("_began", "_inbox", "_key", "_lock", "_saved")
 
     def __init__(self, inbox: Inbox, key: Any) -> None:
         self._inbox, self._key = inbox, key
-        self._transaction: AbstractContextManager[None] | None = None
-        self._saved = False
 
     def __enter__(self) -> bool:
-        inbox = self._inbox
-        inbox._lock.acquire()
+        inbox, sql = self._inbox, self._inbox._sql
+        self._lock = sql.lock  # a child that is forked inside has another one
+        self._lock.acquire()
         try:
-            if inbox._sql.in_transaction:
-                self._saved = inbox._insert(self._key, inbox._clock.time_ms())
+            self._began = not sql.in_transaction
+            if self._began:
+                sql.begin()
+            try:
+                first = inbox._insert(self._key, inbox._clock.time_ms())
+                self._saved = first and not self._began
                 if self._saved:
-                    inbox._sql.run(SAVE)  # for the effects
-                return self._saved
-            transaction = inbox._sql.transaction(nested=True)
-            transaction.__enter__()
+                    sql.run(SAVE)  # for the effects
+            except BaseException:
+                if self._began:
+                    sql.rollback()
+                raise
         except BaseException:
-            inbox._lock.release()
+            self._lock.release()
             raise
-        self._transaction = transaction
-        try:
-            return inbox._insert(self._key, inbox._clock.time_ms())
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
+        return first
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        inbox, transaction = self._inbox, self._transaction
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        inbox = self._inbox
         try:
-            if transaction is not None:
-                transaction.__exit__(kind, error, trace)
+            if self._began:
+                self._end(kind is None)
             elif self._saved:
                 self._end_savepoint(kind is None)
             if kind is None:
                 inbox._purge_if_due()
         finally:
-            inbox._lock.release()
+            self._lock.release()
+
+    def _end(self, well: bool) -> None:
+        sql = self._inbox._sql
+        if not well:
+            sql.rollback()
+            return
+        try:
+            sql.commit()
+        except BaseException:
+            sql.rollback()
+            raise
 
     def _end_savepoint(self, well: bool) -> None:
         inbox = self._inbox

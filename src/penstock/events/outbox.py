@@ -27,8 +27,8 @@ from penstock.events.errors import InvalidEventError
 from penstock.events.event import Event
 from penstock.events.guard import checked_number
 from penstock.events.message_id import new_message_id
-from penstock.events.sql import Sql, is_path
-from penstock.storage.forks import held
+from penstock.events.sql import Sql
+from penstock.storage.forks import closes_in_child
 
 _log = logging.getLogger("penstock.outbox")
 _LOOK_S = 0.02
@@ -59,17 +59,22 @@ class Outbox:
         for label, value in (("topic", topic), ("source", source), ("name", name)):
             checked_text(label, value)
         checked_clock(clock)
-        self._own = is_path(database)
-        self._sql = Sql.open(database) if self._own else Sql(database)
+        self._sql = Sql(database)
         self.topic = topic
         self.source = source
         self.name = name
         self._clock = clock or SystemClock()
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_message_id()}"
-        self._lock = held(threading.RLock())
+        self._owner = _new_owner()
         self._stopped = threading.Event()
         self._relay: _Relay | None = None
         self._make_tables()
+        closes_in_child(self)
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork: the lease and the relay are the parent's."""
+        self._owner = _new_owner()
+        self._stopped = threading.Event()
+        self._relay = None
 
     @property
     def connection(self) -> Any:
@@ -98,15 +103,15 @@ class Outbox:
             checked_text("topic", topic)
         if key:
             check_unicode("key", key)
-        self._sql.run(
-            "INSERT INTO penstock_outbox (message_id, topic, message_key, body) VALUES (?, ?, ?, ?)",
-            envelope.message_id, topic or self.topic, key or envelope.message_id, envelope.to_json().decode(),
-        )  # fmt: skip
+        row = (envelope.message_id, topic or self.topic, key or envelope.message_id, envelope.to_json().decode())
+        insert = "INSERT INTO penstock_outbox (message_id, topic, message_key, body) VALUES (?, ?, ?, ?)"
+        with self._sql.lock:
+            self._sql.run(insert, *row)
         return envelope
 
     def pending(self) -> int:
         """How many rows wait for a relay."""
-        with self._lock, self._sql.transaction(nested=True):
+        with self._sql.lock, self._sql.transaction(nested=True):
             return int((self._sql.one("SELECT COUNT(*) FROM penstock_outbox") or (0,))[0])
 
     # --- relaying --------------------------------------------------------------------------------------------------
@@ -187,28 +192,22 @@ class Outbox:
     def _make_tables(self) -> None:
         sql = self._sql
         number = "INTEGER PRIMARY KEY AUTOINCREMENT" if sql.is_sqlite else sql.serial_key
-        with sql.transaction(nested=True):
-            sql.run(
-                f"CREATE TABLE IF NOT EXISTS penstock_outbox (seq {number}, message_id VARCHAR(128) NOT NULL UNIQUE, "
-                "topic VARCHAR(249) NOT NULL, message_key VARCHAR(1000) NOT NULL, body TEXT NOT NULL)"
-            )
-            sql.run(
-                "CREATE TABLE IF NOT EXISTS penstock_outbox_lease "
-                "(id INTEGER PRIMARY KEY, owner VARCHAR(200) NOT NULL, until_ms BIGINT NOT NULL)"
-            )
-            sql.run(
-                "CREATE TABLE IF NOT EXISTS penstock_outbox_sent (topic VARCHAR(249) NOT NULL, part INTEGER NOT NULL, "
-                "next_offset BIGINT NOT NULL, PRIMARY KEY (topic, part))"
-            )
-            if sql.one("SELECT 1 FROM penstock_outbox_lease WHERE id = 1") is None:
-                sql.run("INSERT INTO penstock_outbox_lease VALUES (1, '', 0)")
+        sql.make_tables(
+            f"CREATE TABLE IF NOT EXISTS penstock_outbox (seq {number}, message_id VARCHAR(128) NOT NULL UNIQUE, "
+            "topic VARCHAR(249) NOT NULL, message_key VARCHAR(1000) NOT NULL, body TEXT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS penstock_outbox_lease "
+            "(id INTEGER PRIMARY KEY, owner VARCHAR(200) NOT NULL, until_ms BIGINT NOT NULL)",
+            "CREATE TABLE IF NOT EXISTS penstock_outbox_sent (topic VARCHAR(249) NOT NULL, part INTEGER NOT NULL, "
+            "next_offset BIGINT NOT NULL, PRIMARY KEY (topic, part))",
+            "INSERT INTO penstock_outbox_lease SELECT 1, '', 0 "
+            "WHERE NOT EXISTS (SELECT 1 FROM penstock_outbox_lease WHERE id = 1)",
+        )
 
     def close(self) -> None:
         """End the relay, and close the database if the outbox opened it. May be repeated."""
         self.stop()
         self._end_relay()
-        if self._own:
-            self._sql.connection.close()
+        self._sql.close()
 
     def __enter__(self) -> Self:
         return self
@@ -218,6 +217,11 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.name!r}>"
+
+
+def _new_owner() -> str:
+    """A name in the lease that nobody else has."""
+    return f"{socket.gethostname()}:{os.getpid()}:{new_message_id()}"
 
 
 class _Relay:
@@ -230,7 +234,6 @@ class _Relay:
         self.broker = broker
         self._outbox = outbox
         self._sql = outbox._sql
-        self._lock = outbox._lock
         self._clock = broker.clock
         self._producer: Producer | None = None
         self._stored: set[str] = set()  # ids that a former relay stored and did not delete
@@ -239,7 +242,7 @@ class _Relay:
     def take_lease(self) -> bool:
         """Whether this relay may go on: the lease was free, or its own, or ran out."""
         now = self._clock.time_ms()
-        with self._lock, self._sql.transaction(nested=False):
+        with self._sql.lock, self._sql.transaction(nested=False):
             row = self._sql.one("SELECT owner, until_ms FROM penstock_outbox_lease WHERE id = 1")
             assert row is not None
             mine = row[0] == self._outbox._owner
@@ -257,7 +260,7 @@ class _Relay:
 
     def drop_lease(self) -> None:
         """Let another relay begin at once."""
-        with self._lock, self._sql.transaction(nested=False):
+        with self._sql.lock, self._sql.transaction(nested=False):
             self._sql.run(
                 "UPDATE penstock_outbox_lease SET owner = '', until_ms = 0 WHERE id = 1 AND owner = ?",
                 self._outbox._owner,
@@ -272,7 +275,7 @@ class _Relay:
 
     def step(self) -> int:
         """Carry one batch; how many rows."""
-        with self._lock, self._sql.transaction(nested=False):
+        with self._sql.lock, self._sql.transaction(nested=False):
             rows = self._sql.all(
                 "SELECT seq, message_id, topic, message_key, body FROM penstock_outbox ORDER BY seq "
                 f"LIMIT {int(self.batch_size)}"
@@ -284,7 +287,7 @@ class _Relay:
             self._look_into(topic)
         self._send([row for row in rows if row[1] not in self._stored])
         sql_module.fault("sent")
-        with self._lock, self._sql.transaction(nested=False):
+        with self._sql.lock, self._sql.transaction(nested=False):
             self._sql.run_many("DELETE FROM penstock_outbox WHERE seq = ?", [(row[0],) for row in rows])
             for topic in topics:
                 self._note(topic, self._ends(topic))
@@ -329,7 +332,7 @@ class _Relay:
     def _look_into(self, topic: str) -> None:
         """Find what was stored since the ends that were noted; the first time, note them."""
         places = self._places(topic)
-        with self._lock, self._sql.transaction(nested=False):
+        with self._sql.lock, self._sql.transaction(nested=False):
             noted = dict(self._sql.all("SELECT part, next_offset FROM penstock_outbox_sent WHERE topic = ?", topic))
             if not noted:
                 self._note(topic, self._ends(topic))

@@ -25,6 +25,7 @@ from penstock.events.projector_rebuild import rebuild_in_place, rebuild_memory, 
 from penstock.events.projector_target import MemoryTarget, SqlTarget, target_of
 from penstock.events.registry import registry
 from penstock.events.retry import Retry
+from penstock.storage.forks import closes_in_child, held
 
 _log = logging.getLogger("penstock.projector")
 _WAIT_S = 0.1
@@ -73,7 +74,7 @@ class Projector:
             raise InvalidTypeError(f"retry is {retry!r}; a penstock.events.Retry or None is needed")
         self._retry = retry or Retry(delay=0.1)
         self._feed = feed_of(source)
-        self._feeding = threading.RLock()
+        self._feeding = held(threading.RLock())
         self._target = target_of(database, projection, self.name)
         self._appliers: dict[str, Apply | None] = {}
         self._text = self._target.checkpoint()
@@ -82,6 +83,14 @@ class Projector:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._running = False
+        closes_in_child(self)
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork: nothing runs here, and no other thread holds anything."""
+        self._thread, self._failure, self._running = None, None, False
+        self._feeding = held(threading.RLock())
+        self._moved = threading.Condition()
+        self._stopped = threading.Event()
 
     @property
     def database(self) -> Any:

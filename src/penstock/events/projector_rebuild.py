@@ -37,10 +37,11 @@ def rebuild_sqlite(target: SqlTarget, projection: Projection, feed: Feed, fill: 
     learned = Learned()
     while True:
         before = copy.deepcopy(learned)
-        with target.lock, target.sql.transaction(nested=False):
+        with target.lock, target.sql.typed(), target.sql.transaction(nested=False):
             scratch = Scratch(target.db, projection, learned)
         try:
-            return _fill_and_swap(target, projection, feed, fill, scratch)
+            with target.sql.typed():
+                return _fill_and_swap(target, projection, feed, fill, scratch)
         except LearnedError:
             pass
         except Exception:

@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.events import sql as sql_module
 from penstock.events.projection import Projection
-from penstock.events.sql import Sql, is_path
+from penstock.events.sql import Sql
 from penstock.storage.forks import held
 
 CHECKPOINTS = "penstock_checkpoints"
@@ -25,8 +25,15 @@ Applier = Callable[[Any, Any], None]
 class Target(ABC):
     """A place for effects. Thread-safe."""
 
-    db: Any
-    lock: threading.RLock
+    @property
+    @abstractmethod
+    def db(self) -> Any:
+        """What the projection's methods get."""
+
+    @property
+    @abstractmethod
+    def lock(self) -> threading.RLock:
+        """Held while it is used."""
 
     @abstractmethod
     def checkpoint(self) -> str | None:
@@ -45,17 +52,21 @@ class SqlTarget(Target):
     """Any DB-API database."""
 
     def __init__(self, database: Any, projection: Projection, name: str) -> None:
-        self._own = is_path(database)
-        self.path = database if self._own else None
-        self.sql = Sql.open(database) if self._own else Sql(database)
-        self.db = self.sql.connection
-        self.lock = held(threading.RLock())
+        self.sql = Sql(database)
         self._projection = projection
         self._name = name
         with self.lock, self.sql.transaction(nested=False):
             self.sql.run(
                 f"CREATE TABLE IF NOT EXISTS {CHECKPOINTS} (name VARCHAR(200) PRIMARY KEY, position VARCHAR(4000))"
             )
+
+    @property
+    def db(self) -> Any:
+        return self.sql.connection
+
+    @property
+    def lock(self) -> threading.RLock:
+        return self.sql.lock
 
     def checkpoint(self) -> str | None:
         with self.lock:
@@ -69,7 +80,7 @@ class SqlTarget(Target):
         return None if row is None else str(row[0])
 
     def apply(self, events: list[Any], apply: Applier, before: str | None, after: str) -> bool:
-        with self.lock, self.sql.transaction(nested=False):
+        with self.lock, self.sql.typed(), self.sql.transaction(nested=False):
             if not self.move(before, after):
                 return False
             if before is None:
@@ -96,19 +107,25 @@ class SqlTarget(Target):
         self.sql.run(f"INSERT INTO {CHECKPOINTS} (name, position) VALUES (?, ?)", self._name, position)
 
     def close(self) -> None:
-        if self._own:
-            with self.lock:
-                self.db.close()
+        self.sql.close()
 
 
 class MemoryTarget(Target):
     """A mapping, or the projection itself: the checkpoint lives as long as the projector, and moves by the event."""
 
     def __init__(self, database: MutableMapping[Any, Any] | None, projection: Projection) -> None:
-        self.db = projection if database is None else database
-        self.lock = threading.RLock()
+        self._db = projection if database is None else database
+        self._lock = held(threading.RLock())
         self.position: str | None = None
         self._projection = projection
+
+    @property
+    def db(self) -> Any:
+        return self._db
+
+    @property
+    def lock(self) -> threading.RLock:
+        return self._lock
 
     def checkpoint(self) -> str | None:
         return self.position

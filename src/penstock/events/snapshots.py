@@ -107,7 +107,7 @@ class SnapshotFile:
     """The snapshots of one store."""
 
     def __init__(self, path: Path, erasure: Erasure) -> None:
-        self._file = SqliteFile(path, _SCHEMA, synchronous="NORMAL")
+        self._file = SqliteFile(path, _SCHEMA, durable=False)
         self._erasure = erasure
         self._formats: dict[type[Aggregate], StateFormat] = {}
 

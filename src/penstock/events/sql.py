@@ -2,6 +2,10 @@
 
 Statements are written with `?`; other parameter styles are translated. A transaction is begun and ended here whatever
 the connection's own mode; inside one that the user opened, a savepoint takes its place.
+
+Thread safety: `lock`, held while the database is used. Process safety: the database's. A forked child opens a file that
+was opened here anew; a connection that the user made is the user's to replace. Errors: what SQLite says about the
+machine (no room, a lock, a damaged file) in a statement of ours is raised as Penstock's error for it.
 """
 
 from __future__ import annotations
@@ -11,13 +15,14 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import InvalidArgumentError, InvalidTypeError, TransactionStateError
+from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError, TransactionStateError
+from penstock.storage.forks import closes_in_child, held, leave
+from penstock.storage.sqlite import BUSY_TIMEOUT_S, typed, typed_error
 
-BUSY_TIMEOUT_S = 30.0
 _CACHE_KIB = 64 << 10
 _MMAP_BYTES = 1 << 40  # as much of the file as there is
 SAVE, UNDO, RELEASE = (
@@ -34,32 +39,71 @@ fault: Callable[[str], None] = _no_step
 
 
 class Sql:
-    """A DB-API connection with the few things that differ between databases."""
+    """A database of the user's: a path, where SQLite is opened, or a DB-API connection. Knows what differs."""
 
-    def __init__(self, connection: Any) -> None:
-        if not all(hasattr(connection, name) for name in ("cursor", "commit", "rollback")):
+    def __init__(self, database: Any) -> None:
+        self.path: Any = database if isinstance(database, (str, os.PathLike)) else None
+        self._connection: Any = database if self.path is None else _connect(self.path)
+        if not all(hasattr(self._connection, name) for name in ("cursor", "commit", "rollback")):
             raise InvalidTypeError(
-                f"database is {type(connection).__name__}; a path or a DB-API connection (such as sqlite3's) is needed"
+                f"database is {type(database).__name__}; a path or a DB-API connection (such as sqlite3's) is needed"
             )
-        self.connection = connection
-        self.is_sqlite = isinstance(connection, sqlite3.Connection)
-        module = sys.modules.get(type(connection).__module__.partition(".")[0])
+        self.is_sqlite = isinstance(self._connection, sqlite3.Connection)
+        kind = type(self._connection).__module__
+        module = sys.modules.get(kind.partition(".")[0])
         self._style = "qmark" if self.is_sqlite else str(getattr(module, "paramstyle", "qmark"))
-        self._is_mysql = "mysql" in type(connection).__module__.lower()
+        self._is_mysql = "mysql" in kind.lower()
         self._open = threading.local()
+        self._closed = False
+        self._left_open = False  # the parent's transaction was open when this child was forked
+        self.lock = held(threading.RLock())
+        if self.path is not None and self.file:  # a database in memory has no locks, and the child has all of it
+            closes_in_child(self)
 
-    @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Sql:
-        """SQLite at a path: write-ahead log, used by any thread under the caller's lock."""
-        try:
-            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        except (sqlite3.OperationalError, ValueError) as error:
-            raise InvalidArgumentError(f"database is {path!r}, which cannot be opened: {error}") from error
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA cache_size={-_CACHE_KIB}")
-        connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
-        return cls(connection)
+    @property
+    def connection(self) -> Any:
+        """The connection of this process."""
+        if self._connection is None:
+            self._connection = self._connect_in_child()
+        return self._connection
+
+    def _connect_in_child(self) -> sqlite3.Connection:
+        if self._left_open:
+            raise TransactionStateError(
+                f"this process was forked inside a transaction of {self.path}, which is the parent's; fork outside"
+            )
+        if self._closed:
+            raise ClosedError(f"{self.path} was closed")
+        return _connect(self.path)
+
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database, None for any other."""
+        if not self.is_sqlite:
+            return None
+        found = [name for _, label, name in self.all("PRAGMA database_list") if label == "main"]
+        return Path(found[0]) if found and found[0] else None
+
+    @property
+    def _label(self) -> Path:
+        return Path(self.path or "the database")
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork: the next use opens a connection of its own."""
+        if self._connection is not None and not self._closed:
+            self._left_open = bool(self._connection.in_transaction)
+        leave(self._connection, idle and not self._left_open)
+        self._connection = None
+        self._open = threading.local()
+        self.lock = held(threading.RLock())
+
+    def close(self) -> None:
+        """Close the connection if it was opened here. May be repeated."""
+        if self.path is not None:
+            with self.lock:
+                self._closed = True
+                if self._connection is not None:
+                    self._connection.close()
 
     # --- statements ------------------------------------------------------------------------------------------------
 
@@ -81,7 +125,11 @@ class Sql:
     def run(self, statement: str, *values: Any) -> int:
         """Execute; how many rows it changed."""
         if self.is_sqlite:
-            return int(self.connection.execute(statement, values).rowcount)
+            try:
+                return int(self.connection.execute(statement, values).rowcount)
+            except sqlite3.Error as error:
+                self.refuse(error)
+                raise
         cursor = self.connection.cursor()
         try:
             cursor.execute(self.prepared(statement), self._parameters(values))
@@ -91,33 +139,58 @@ class Sql:
 
     def run_many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Execute once for each row of values."""
-        cursor = self.connection.cursor()
-        try:
+        with self._cursor() as cursor:
             cursor.executemany(self.prepared(statement), [self._parameters(row) for row in rows])
-        finally:
-            cursor.close()
 
     def all(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """The rows."""
-        cursor = self.connection.cursor()
-        try:
+        with self._cursor() as cursor:
             cursor.execute(self.prepared(statement), self._parameters(values))
             return [tuple(row) for row in cursor.fetchall()]
-        finally:
-            cursor.close()
 
     def one(self, statement: str, *values: Any) -> tuple[Any, ...] | None:
         """The first row, or None."""
-        if self.is_sqlite and self.connection.row_factory is None:
-            row: tuple[Any, ...] | None = self.connection.execute(statement, values).fetchone()
-            return row
         found = self.all(statement, *values)
         return found[0] if found else None
 
-    def make_index(self, name: str, table: str, columns: str) -> None:
-        """Make an index, if it does not exist."""
-        if not self._is_mysql:  # which does not know IF NOT EXISTS here; the statements work without
-            self.run(f"CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")
+    def has(self, statement: str, *values: Any) -> bool:
+        """Whether there is a row."""
+        if self.is_sqlite:
+            try:
+                return self.connection.execute(statement, values).fetchone() is not None
+            except sqlite3.Error as error:
+                self.refuse(error)
+                raise
+        return bool(self.all(statement, *values))
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        cursor = None
+        try:
+            cursor = self.connection.cursor()
+            yield cursor
+        except sqlite3.Error as error:
+            self.refuse(error)
+            raise
+        finally:
+            if cursor is not None:
+                cursor.close()
+
+    def refuse(self, error: sqlite3.Error) -> None:
+        """Raise Penstock's error for what SQLite says about the machine; nothing for a mistake in a statement."""
+        found = typed_error(error, self._label)
+        if found is not None:
+            raise found from error
+
+    def typed(self) -> AbstractContextManager[None]:
+        """As `refuse` does, for statements of others in a block."""
+        return typed(self._label)
+
+    def make_tables(self, *statements: str) -> None:
+        """Make tables that do not exist, in one transaction (or as a part of the one that is open)."""
+        with self.lock, self.transaction(nested=True):
+            for statement in statements:
+                self.run(statement)
 
     @property
     def serial_key(self) -> str:
@@ -139,32 +212,49 @@ class Sql:
         """Commits at the end; an exception rolls back. In an open transaction: with `nested` a savepoint of it, else
         `TransactionStateError`.
         """
-        implicit = self.is_sqlite and getattr(self.connection, "autocommit", None) is False
-        if self.in_transaction and nested:
+        if nested and self.in_transaction:
             with self._savepoint():
                 yield
             return
+        self.begin()
+        try:
+            yield
+            self.commit()
+        except BaseException:
+            self.rollback()
+            raise
+
+    def begin(self) -> None:
+        """Begin a transaction; `commit` or `rollback` ends it. Raises `TransactionStateError` when one is open."""
+        implicit = self._is_implicit
         if self.in_transaction and not implicit:
             raise TransactionStateError("the connection has an open transaction; commit or roll it back first")
         fault("begin")
         if self.is_sqlite and not implicit:
-            self.connection.execute("BEGIN IMMEDIATE")
+            self.run("BEGIN IMMEDIATE")
         self._open.depth = 1
-        try:
-            yield
-            fault("commit")
-            self._end("commit", implicit)
-        except BaseException:
-            self._end("rollback", implicit)
-            raise
-        finally:
-            self._open.depth = 0
 
-    def _end(self, how: str, implicit: bool) -> None:
-        if not self.is_sqlite or implicit:
-            getattr(self.connection, how)()
+    def commit(self) -> None:
+        """Commit what was begun; after an exception, `rollback` is to be called."""
+        fault("commit")
+        self._end("COMMIT")
+        self._open.depth = 0
+
+    def rollback(self) -> None:
+        """Roll back what was begun."""
+        self._open.depth = 0
+        self._end("ROLLBACK")
+
+    @property
+    def _is_implicit(self) -> bool:
+        """Whether a SQLite connection begins transactions by itself (`autocommit=False`)."""
+        return self.is_sqlite and getattr(self.connection, "autocommit", None) is False
+
+    def _end(self, how: str) -> None:
+        if not self.is_sqlite or self._is_implicit:
+            getattr(self.connection, how.lower())()
         elif self.connection.in_transaction:  # some errors roll back by themselves
-            self.connection.execute(how)
+            self.run(how)
 
     @contextmanager
     def _savepoint(self) -> Iterator[None]:
@@ -183,6 +273,24 @@ class Sql:
             self.run(RELEASE)
 
 
+def _connect(path: str | os.PathLike[str]) -> sqlite3.Connection:
+    """SQLite at a path: write-ahead log, used by any thread under the caller's lock."""
+    with typed(Path(path)):
+        try:
+            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        except (sqlite3.OperationalError, ValueError) as error:
+            raise InvalidArgumentError(f"database is {path!r}, which cannot be opened: {error}") from error
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(f"PRAGMA cache_size={-_CACHE_KIB}")
+            connection.execute(f"PRAGMA mmap_size={_MMAP_BYTES}")
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
 def id_key(identity: str) -> bytes | str:
     """What SQLite keeps of a message id: 16 bytes of a UUID, the text of any other id."""
     if len(identity) == 36 and identity[8] == identity[13] == identity[18] == identity[23] == "-":
@@ -191,8 +299,3 @@ def id_key(identity: str) -> bytes | str:
         except ValueError:
             return identity
     return identity
-
-
-def is_path(given: object) -> bool:
-    """Whether this names a database file."""
-    return isinstance(given, (str, Path, os.PathLike))

@@ -55,11 +55,17 @@ class Broker(LogBroker):
         self._senders: dict[tuple[str, str], Any] = {}
         self._ownership = Ownership(self)
         super().__init__(*args, **options)
-        self._routing_bell = Bell(self._bells, _ROUTING_BELL)
-        self._declaring = SharedLock(self.path / "queues.lock")
-        if self._has_queues():
-            self._ownership.delete_transient()
-        self._schedules = Schedules(self)
+        try:
+            self._routing_bell = Bell(self._bells, _ROUTING_BELL)
+            self._declaring = SharedLock(self.path / "queues.lock")
+            if self._has_queues():
+                self._ownership.delete_transient()
+            self._schedules = Schedules(self)
+        except BaseException:
+            super().close()
+            if self._queue_store is not None:
+                self._queue_store.close()
+            raise
 
     # --- queues ----------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """Queues, exchanges, bindings, schedules, and what is remembered for deduplication, in SQLite.
 
 Process safety: SQLite's own (WAL, immediate transactions); whoever changes a definition rings the catalog's bell.
-Thread
-safety: one connection behind a lock. Crash policy: SQLite's.
+Thread safety: one connection behind a lock. Crash policy: SQLite's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import sqlite3
 import threading
@@ -16,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from penstock.errors import CorruptionError, DiskFullError
 from penstock.queues.queue_config import QueueConfig
 from penstock.storage.forks import closes_in_child, held, leave
+from penstock.storage.sqlite import connect, transaction, typed
 
 STORE_FILE = "queues.sqlite3"
 _SCHEMA = """
@@ -58,16 +56,7 @@ class QueueStore:
         closes_in_child(self)
 
     def _connect(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(self._path, timeout=30.0, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.executescript(_SCHEMA)
-        except sqlite3.DatabaseError as error:
-            if _is_full(error):
-                raise DiskFullError(errno.ENOSPC, f"no room to open {self._path}: {error}") from error
-            raise CorruptionError(f"the queue store cannot be opened: {error}", str(self._path), 0) from error
-        return connection
+        return connect(self._path, _SCHEMA, durable=False)
 
     def leave_parent(self, idle: bool) -> None:
         """In the child of a fork."""
@@ -86,23 +75,12 @@ class QueueStore:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Alone among all processes; commits on leaving, rolls back when an exception leaves."""
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._connection
-                except BaseException:
-                    self._connection.execute("ROLLBACK")
-                    raise
-                self._connection.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                if _is_full(error):
-                    raise DiskFullError(errno.ENOSPC, f"no room to write {self._path}: {error}") from error
-                raise
+        with self._lock, typed(self._path), transaction(self._connection) as connection:
+            yield connection
 
     def read(self, statement: str, *values: Any) -> list[Any]:
         """Rows of a query."""
-        with self._lock:
+        with self._lock, typed(self._path):
             return self._connection.execute(statement, values).fetchall()
 
     def write(self, statement: str, *values: Any) -> int:
@@ -155,8 +133,3 @@ class QueueStore:
             connection.execute("DELETE FROM schedules WHERE kind = 'queue' AND target = ?", (name,))
             for table in ("remembered", "taken_in", "attempts", "transient"):
                 connection.execute(f"DELETE FROM {table} WHERE queue = ?", (name,))
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    code: int = getattr(error, "sqlite_errorcode", 0)
-    return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)

@@ -12,6 +12,7 @@ Crash policy: nothing here needs repair; both files of state are replaced whole.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import threading
@@ -54,6 +55,7 @@ def replace_file(path: Path, text: str, durable: bool) -> None:
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        temporary.unlink(missing_ok=True)
         raise os_error(error.errno or 0, str(path), "writing") from error
 
 
@@ -141,21 +143,34 @@ class Directory:
 
     def _join(self) -> None:
         with _opening(self.path):
-            fd = _open_lock_file(self.path / _ALIVE_LOCK)
-            file = self.path / _INCARNATION_FILE
-            if _try_exclusive(fd):
-                self._first(file)
-            fcntl.flock(fd, fcntl.LOCK_SH)
-            self._alive_fd = fd
-            self.incarnation = int(file.read_text())
+            self._alive_fd = _open_lock_file(self.path / _ALIVE_LOCK)
+            try:
+                file = self.path / _INCARNATION_FILE
+                if _try_exclusive(self._alive_fd):
+                    self._first(file)
+                fcntl.flock(self._alive_fd, fcntl.LOCK_SH)
+                self.incarnation = int(file.read_text())
+            except BaseException:
+                self.close()
+                raise
 
     def _first(self, file: Path) -> None:
         previous = file.read_text() if file.exists() else "0"
-        bells = self.path / BELLS_FILE
-        with open(_open_lock_file(bells), "r+b") as out:
-            out.truncate(0)
-            out.write(bytes(BELLS_BYTES))
+        self._silence_bells()
         replace_file(file, str(int(previous if previous.isdigit() else "0") + 1), False)
+
+    def _silence_bells(self) -> None:
+        """Fill their file with zeros, in place: on a full disk there is room for what is there already."""
+        bells = self.path / BELLS_FILE
+        fd = _open_lock_file(bells)
+        try:
+            os.ftruncate(fd, BELLS_BYTES)
+            if os.pwrite(fd, bytes(BELLS_BYTES), 0) < BELLS_BYTES:
+                raise os_error(errno.ENOSPC, str(bells), "writing")
+        except OSError as error:
+            raise os_error(error.errno or 0, str(bells), "writing") from error
+        finally:
+            os.close(fd)
 
     def rejoin(self) -> None:
         """In a forked child: hold a lock of its own, then let go of the parent's (no moment without one)."""

@@ -42,6 +42,19 @@ def connect(path: Path, schema: str, *, durable: bool, timeout_s: float = BUSY_T
 
 
 @contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Alone among all processes; commits at the end. An exception rolls back, one of the commit itself as well."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield connection
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some errors roll back by themselves
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextlib.contextmanager
 def typed(path: Path) -> Iterator[None]:
     """What SQLite raises inside comes out as one of Penstock's errors."""
     try:

@@ -7,6 +7,7 @@ broker works: it holds its own locks and connections, and what the parent had bu
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import shutil
@@ -84,13 +85,18 @@ class Broker:
         self.clock: Clock = clock or SystemClock()
         self._settings = (fsync, fsync_interval_ms, maintenance_interval_ms)
         self._directory = Directory(self.path)
-        self._incarnation = Incarnation(self._directory.incarnation, boot_id())
-        self._bells = Bells(str(self.path / BELLS_FILE))
-        self._bell = Bell(self._bells, _DATA_BELL)
-        self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
-        self._catalog = Catalog(self.path)
-        self._groups = GroupStore(self.path, fsync == "always")
-        self._metrics_store = MetricsStore(self.path) if metrics else None
+        with contextlib.ExitStack() as opened:  # what is open when the rest cannot be opened is closed
+            opened.callback(self._directory.close)
+            self._incarnation = Incarnation(self._directory.incarnation, boot_id())
+            self._bells = Bells(str(self.path / BELLS_FILE))
+            self._bell = Bell(self._bells, _DATA_BELL)
+            self._catalog_bell = Bell(self._bells, _CATALOG_BELL)
+            self._catalog = Catalog(self.path)
+            opened.callback(self._catalog.close)
+            self._groups = GroupStore(self.path, fsync == "always")
+            opened.callback(self._groups.close)
+            self._metrics_store = MetricsStore(self.path) if metrics else None
+            opened.pop_all()
         self._metrics_reader: MetricsReader | None = None
         self._lock = held(threading.RLock())
         self._topics: dict[str, TopicConfig] = {}

@@ -370,7 +370,7 @@ class Consumer(Fetcher):
             self._broker._unregister(self)
 
     def _abandon(self) -> None:
-        """Let go without telling the group, which cannot be told now; it notices as with a process that died."""
+        """Let go without telling the group, which cannot be told now; it is told when it can be."""
         if self._part is not None:
             self._part.abandon()
 

@@ -212,18 +212,18 @@ class GroupPart:
         self._detach()
         if member is None:
             return
-        if member.owned and self._listeners.on_revoked is not None:
-            self._consumer._call_back(self._listeners.on_revoked, list(member.owned))
         try:
+            if member.owned and self._listeners.on_revoked is not None:
+                self._consumer._call_back(self._listeners.on_revoked, list(member.owned))
             member.leave()
         except PenstockError:
             self._member = member  # closing again tries again
             raise
 
     def abandon(self) -> None:
-        """Stop being a member without a word."""
+        """Stop being a member without a word; the keeper sees to it when it can."""
         if self._member is not None:
-            self._broker._keeper.discard(self._member)
+            self._broker._keeper.drop(self._member)
         self._member, self._attachment = None, None
 
     def after_fork(self) -> None:

@@ -12,6 +12,7 @@ import os
 import threading
 import uuid
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +40,7 @@ class Keeper:
         self._clock = broker.clock
         self._coordinator = FileLock(broker.path / "coordinator.lock")
         self._lock = threading.Lock()
-        self._members: dict[str, tuple[weakref.ref[Membership], object, float]] = {}
+        self._members: dict[str, tuple[Callable[[], Membership | None], object, float]] = {}
         self._attached: dict[str, weakref.ref[object]] = {}
         self._process: FileLock | None = None
         self._token = ""
@@ -88,6 +89,10 @@ class Keeper:
         """The member left."""
         self._members.pop(member.member_id, None)
 
+    def drop(self, member: Membership) -> None:
+        """The member is gone, and could not say so: it is removed as soon as that can be written."""
+        self._members[member.member_id] = (_gone, None, 0.0)
+
     def watch(self, attachment: str, user: weakref.ref[Any]) -> None:
         """`user` uses a group's offsets without being a member."""
         self._attached[attachment] = user
@@ -106,9 +111,9 @@ class Keeper:
         for member_id, (reference, mark, since) in list(self._members.items()):
             member = reference()
             if member is None:  # a consumer that was dropped without a close
-                self._members.pop(member_id, None)
                 with self._store.change() as connection:
                     remove_member(self._store, connection, member_id, self._clock.time_ms())
+                self._members.pop(member_id, None)
                 continue
             progress = member.progress()
             now = self._clock.monotonic()
@@ -189,6 +194,10 @@ class Keeper:
         self._members, self._attached = {}, {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
+
+
+def _gone() -> None:
+    """In place of the reference to a member that was dropped."""
 
 
 def _run(reference: weakref.ref[Keeper], stopped: threading.Event) -> None:

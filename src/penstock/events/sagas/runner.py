@@ -16,7 +16,8 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import penstock
-from penstock.errors import ClosedError, FencedError, PenstockError
+from penstock.errors import ClosedError, DiskFullError, FencedError, PenstockError
+from penstock.events.sagas.errors import JournalBroken
 from penstock.events.sagas.execution import execute
 from penstock.events.sagas.partition import OwnedPartition, Task
 from penstock.events.sagas.state import COMPENSATING, RUNNING, WAITING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("penstock.sagas")
 TICK_S = 0.005
 IDLE_S = 0.2
+FULL_S = 1.0
 CHECKPOINT_S = 1.0
 CHECKPOINT_SAGAS = 5_000
 TRIM_S = 60.0
@@ -85,6 +87,8 @@ class Runner:
                 owned.checkpoint()
             except FencedError as error:
                 _log.info("%s-%d has another owner already: %s", self._sagas.topic, owned.number, error)
+            except DiskFullError as error:  # the next owner reads more of the log
+                _log.error("no room for the last checkpoint of %s-%d: %s", self._sagas.topic, owned.number, error)
             owned.release()
 
     def _lost(self, places: list[penstock.TopicPartition]) -> None:
@@ -238,9 +242,13 @@ class Runner:
                         if self._ready and finished == self._finished:
                             self._lock.notify()  # whoever is awake waits for something: one more
                         finished = self._finished
-                if len(self._ready) < READY_MAX:
-                    self._receive(0 if busy else self._timeout())
-                self._keep()
+                try:
+                    if len(self._ready) < READY_MAX:
+                        self._receive(0 if busy else self._timeout())
+                    self._keep()
+                except (DiskFullError, JournalBroken) as error:
+                    _log.error("sagas %s go on when there is room: %s", self._sagas.topic, error)
+                    self._stopped.wait(FULL_S)
         except ClosedError:
             _log.info("the broker of sagas %s was closed", self._sagas.topic)
         except BaseException as error:
@@ -293,6 +301,10 @@ class Runner:
         try:
             if not self._consumer.closed:
                 self._consumer.close()  # gives the partitions up, as in a rebalance
+        except PenstockError:
+            self._consumer._abandon()  # the group is told when that can be written
+            self._consumer.close()
+            raise
         finally:
             for owned in self.partitions.values():
                 owned.release()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from penstock.events.sagas.state import SagaState, decode_state, encode_state
 from penstock.storage.forks import closes_in_child, held, leave
+from penstock.storage.sqlite import connect, transaction, typed
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sagas (
@@ -49,14 +50,10 @@ class SagaStore:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
+        with self._lock, typed(self._path):
             if self._connection is None:
                 self._path.parent.mkdir(exist_ok=True)
-                connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_SCHEMA)
-                self._connection = connection
+                self._connection = connect(self._path, _SCHEMA, durable=False)
             yield self._connection
 
     def close(self) -> None:
@@ -125,33 +122,25 @@ class SagaStore:
         False, and nothing changed, when another owner made one further on.
         """
         rows = [_row(partition, state) for state in states]
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                changed = connection.execute(
-                    "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (partition)"
-                    " DO UPDATE SET offset = excluded.offset WHERE excluded.offset >= offset",
-                    (partition, offset),
-                ).rowcount
-                if changed:
-                    connection.executemany("INSERT OR REPLACE INTO sagas VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+        with self._open() as connection, transaction(connection):
+            changed = connection.execute(
+                "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (partition)"
+                " DO UPDATE SET offset = excluded.offset WHERE excluded.offset >= offset",
+                (partition, offset),
+            ).rowcount
+            if changed:
+                connection.executemany("INSERT OR REPLACE INTO sagas VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         return bool(changed)
 
     def forget_partition(self, partition: int) -> None:
         """Drop what is known of a partition, so that it is read from the log again."""
-        with self._open() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._open() as connection, transaction(connection):
             connection.execute("DELETE FROM sagas WHERE partition = ?", (partition,))
             connection.execute("DELETE FROM checkpoints WHERE partition = ?", (partition,))
-            connection.execute("COMMIT")
 
     def expire(self, before_ms: int) -> int:
         """Forget sagas that finished before, and signals for sagas that never began; returns how many."""
-        with self._open() as connection:
+        with self._open() as connection, transaction(connection):
             over = connection.execute("DELETE FROM sagas WHERE finished = 1 AND updated_ms < ?", (before_ms,))
             never = connection.execute("DELETE FROM sagas WHERE status = 'pending' AND updated_ms < ?", (before_ms,))
             return over.rowcount + never.rowcount
