@@ -112,6 +112,17 @@ def test_tables(filled: penstock.Broker, clock: penstock.VirtualClock) -> None:
     drive(filled, steps)
 
 
+def test_messages_of_a_queue_that_was_deleted_do_not_make_it_again(filled: penstock.Broker) -> None:
+    async def steps(top: Driver) -> None:
+        await top.press("3", "down")
+        filled.delete_queue("emails")
+        await top.press("m")
+        assert isinstance(top.app.screen, Messages) and "does not exist" in top.shown()
+        assert "emails" not in filled.queues()
+
+    drive(filled, steps)
+
+
 def test_sorting_and_filtering(filled: penstock.Broker) -> None:
     async def steps(top: Driver) -> None:
         await top.press("S", "S")  # back from IN/s: RECORDS

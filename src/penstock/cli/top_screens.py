@@ -161,6 +161,8 @@ class Messages(Panel):
     def content(self) -> RenderableType:
         """A line for each."""
         try:
+            if self._is_queue and self._key not in self._broker.queues():  # `queue` would make it again
+                raise penstock.UnknownQueueError(f"queue {self._key!r} does not exist any more")
             if self._is_queue:
                 found: list[Any] = list(self._broker.queue(self._key).peek(self.state, PEEKED))
             else:

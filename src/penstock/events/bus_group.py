@@ -62,6 +62,11 @@ class Group:
         self.drained_by = 0
         self._take = min(_FIRST, settings["prefetch"])
 
+    def leave_parent(self) -> None:
+        """In the child of a fork: what is in hand is the parent's."""
+        self._receiving = threading.Lock()
+        self._in_hand, self._waiting, self.drained_by = {}, set(), 0
+
     def add(self, handler: Handler) -> None:
         """One more handler. Raises `InvalidConfigError`."""
         if self.handlers and (handler.batch or self.handlers[0].batch):

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_abandoned: list[asyncio.AbstractEventLoop] = []
 
 
 class HandlerLoop:
@@ -34,6 +35,12 @@ class HandlerLoop:
                 self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-bus-loop", daemon=True)
                 self._thread.start()
             return self._loop
+
+    def leave_parent(self) -> None:
+        """In the child of a fork: the loop's thread stayed with the parent, and its descriptors are shared."""
+        if self._loop is not None:
+            _abandoned.append(self._loop)
+        self._lock, self._loop, self._thread = threading.Lock(), None, None
 
     def stop(self) -> None:
         """End the loop, if it is its own."""

@@ -16,6 +16,7 @@ from penstock.events.bus_group import Group
 from penstock.events.bus_loop import HandlerLoop
 from penstock.events.checks import checked_list
 from penstock.events.guard import checked_number
+from penstock.storage.forks import closes_in_child
 
 _log = logging.getLogger("penstock.bus")
 _WAIT_S = 1.0
@@ -34,6 +35,17 @@ class Runner:
         self._stopped.set()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
+        closes_in_child(self)
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork, where none of the threads is: the bus stands still, and may be started."""
+        self._lock = threading.RLock()
+        self._stopped = threading.Event()
+        self._stopped.set()
+        self._threads, self._failure = [], None
+        self._loop.leave_parent()
+        for group in self._groups.values():
+            group.leave_parent()
 
     @property
     def groups(self) -> list[str]:

@@ -25,6 +25,7 @@ from penstock import (
     StaleReceiptError,
     TopicPartition,
 )
+from penstock.storage.forks import held
 
 Delivery = Any
 LETTER_HEADERS_BYTES = 128 << 10
@@ -172,7 +173,7 @@ class CopySource(Source):
         self._consumer = broker.consumer(topic, auto_offset_reset=start)
         for partition in range(broker.topic(topic).partitions):
             self._consumer.position(TopicPartition(topic, partition))
-        self._lock = threading.Lock()
+        self._lock = held(threading.Lock())
         self._behind: dict[bytes | None, deque[Copy]] = {}  # by key: the one that failed, and those after it
         self._ready: deque[Copy] = deque()
         self._closed = False

@@ -28,6 +28,7 @@ from penstock.events.sagas.state import PENDING, RETRIABLE, STATUSES, SagaState
 from penstock.events.sagas.step import Caller
 from penstock.events.sagas.store import SagaStore
 from penstock.events.sagas.view import View
+from penstock.storage.forks import closes_in_child
 
 F = TypeVar("F", bound=Callable[..., Any])
 DAY_MS = 86_400_000
@@ -74,6 +75,14 @@ class Sagas:
         self._running = threading.Lock()
         self._expired = self.clock.monotonic()
         self._waiting: dict[str, threading.Event] = {}
+        closes_in_child(self)
+
+    def leave_parent(self, idle: bool) -> None:
+        """In the child of a fork, where no thread runs sagas: nobody does here, and it may be begun."""
+        self._runner, self._running = None, threading.Lock()
+        self._caller = Caller(self.clock)
+        self._view = View(self)
+        self._waiting = {}
 
     # --- definitions -----------------------------------------------------------------------------------------------
 
