@@ -358,3 +358,10 @@ def test_a_key_goes_with_dicts_of_numbers(store: events.EventStore) -> None:
     assert commands.dispatch(Count({0: 3, 1: 2}), idempotency_key="k") == 5
     with pytest.raises(InvalidArgumentError, match="other"):
         commands.dispatch(Count({0: 3, 1: 1}), idempotency_key="k")
+
+
+def test_a_key_whose_stream_somebody_else_wrote_to(store: events.EventStore, commands: events.CommandBus) -> None:
+    store.append("$command-k", TabOpened(1))
+    with pytest.raises(InvalidArgumentError, match="other events"):
+        commands.dispatch(OpenTab("7", 1), idempotency_key="k")
+    assert store.version("tab-7") == -1

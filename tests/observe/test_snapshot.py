@@ -6,10 +6,13 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import penstock
+from penstock.queues import metrics_reader
+from penstock.queues.delivery_store import open_delivery
 
 
 def test_topics(broker: penstock.Broker) -> None:
@@ -239,3 +242,39 @@ def test_closed(broker: penstock.Broker) -> None:
     broker.close()
     with pytest.raises(penstock.ClosedError):
         broker.metrics()
+
+
+class FullDisk:
+    """A group's state on a disk without room: what was stored since cannot be taken in."""
+
+    def __init__(self, delivery: Any) -> None:
+        self._delivery = delivery
+        self.log = delivery.log
+        self.full = False
+
+    def counts(self, now_ms: int) -> Any:
+        if self.full:
+            raise penstock.DiskFullError(28, "no room")
+        return self._delivery.counts(now_ms)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._delivery, name)
+
+
+def test_a_full_disk_does_not_hide_the_metrics(broker: penstock.Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def opened(*given: Any, **options: Any) -> FullDisk:
+        made.append(FullDisk(open_delivery(*given, **options)))
+        return made[-1]
+
+    monkeypatch.setattr(metrics_reader, "open_delivery", opened)
+    queue = broker.queue("q")
+    queue.send_many([b"1", b"2", b"3"])
+    queue.receive(3)[0].ack()
+    before = broker.metrics().queues["q"]
+    made[0].full = True
+    queue.send_many([b"4", b"5"])
+    now = broker.metrics().queues["q"]
+    assert (before.ready, before.in_flight) == (0, 2)
+    assert (now.ready, now.in_flight, now.sent, now.acknowledged) == (2, 2, 5, 1)

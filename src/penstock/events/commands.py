@@ -203,7 +203,10 @@ class _Attempt:
         if first is None:
             return None
         event = first.event
-        assert isinstance(event, CommandHandled)
+        if not isinstance(event, CommandHandled):
+            raise InvalidArgumentError(
+                f"idempotency_key is {self.key!r}, whose stream {self._stream!r} holds other events ({first.type})"
+            )
         if (event.command, event.digest) != (type(self.command).__name__, self._digest):
             raise InvalidArgumentError(
                 f"idempotency_key is {self.key!r}, which belongs to another command ({event.command})"

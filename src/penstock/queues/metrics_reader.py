@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from penstock._native.delivery import Delivery
 from penstock._native.metrics import SHARE, WORDS
-from penstock.errors import CorruptionError, UnknownTopicError
-from penstock.metrics import Metrics, QueueMetrics
+from penstock.errors import CorruptionError, DiskFullError, UnknownTopicError
+from penstock.metrics import Metrics, PartitionMetrics, QueueMetrics
 from penstock.queues.delivery_store import PREFIX, groups_in, open_delivery
 from penstock.streams.metrics_reader import Counters, MetricsReader, total_of
 
@@ -36,6 +36,7 @@ class QueueMetricsReader(MetricsReader):
         self._queue_broker = broker
         self._deliveries: dict[tuple[str, int, str], Delivery] = {}
         self._oldest: dict[tuple[str, int, str], tuple[int, float]] = {}
+        self._last: dict[tuple[str, int, str], tuple[list[int], int, int]] = {}
         self._looked: dict[str, set[str]] = {}
 
     def _read(self, counters: Counters) -> Metrics:
@@ -58,6 +59,7 @@ class QueueMetricsReader(MetricsReader):
     def _forget(self) -> None:
         super()._forget()
         self._oldest.clear()
+        self._last.clear()
         self._looked.clear()
         self._deliveries = {key: one for key, one in self._deliveries.items() if not one.log.deleted}
 
@@ -100,7 +102,7 @@ class QueueMetricsReader(MetricsReader):
                 delivery = self._delivery(topic, partition.partition, group, ordered)
                 if delivery is None:
                     continue
-                *now, oldest = delivery.counts(now_ms)
+                now, oldest = self._counts((topic, partition.partition, group), delivery, now_ms, partition)
                 counts = [one + other for one, other in zip(counts, now, strict=True)]
                 if oldest >= 0:
                     stored_ms = self._stored_ms((topic, partition.partition, group), delivery, oldest, now_ms)
@@ -119,6 +121,20 @@ class QueueMetricsReader(MetricsReader):
             name=group, topic=topic, ready=ready, in_flight=in_flight, delayed=delayed, dead=dead,
             age_of_oldest_s=age_s, sent=sent, acknowledged=acknowledged, words=words, **counted,
         )  # fmt: skip
+
+    def _counts(
+        self, key: tuple[str, int, str], delivery: Delivery, now_ms: int, partition: PartitionMetrics
+    ) -> tuple[list[int], int]:
+        """Messages by state, and the oldest one's offset. On a full disk, where what was stored since cannot be taken
+        in, that counts as ready: metrics are wanted most then.
+        """
+        try:
+            *now, oldest = delivery.counts(now_ms)
+        except DiskFullError:
+            before, oldest, end = self._last.get(key, ([0, 0, 0, 0], -1, partition.log_start_offset))
+            return [before[0] + max(0, partition.log_end_offset - end), *before[1:]], oldest
+        self._last[key] = (now, oldest, partition.log_end_offset)
+        return now, oldest
 
     def _stored_ms(self, key: tuple[str, int, str], delivery: Delivery, offset: int, now_ms: int) -> float:
         known = self._oldest.get(key)
