@@ -1,7 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
-from penstock._native.lane cimport Lane, TopicLanes
+from penstock._native.lane cimport Lane, TopicLanes, Waiting
 from penstock._native.bell cimport Bell
 from penstock._native.words cimport WordTable
 
@@ -36,8 +36,11 @@ cdef class Accumulator:
     cdef object _load_lanes(self, topic, uint32_t generation)
     cdef int64_t _now_ms(self) except -1
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane)
+    cdef Lane _with_room(self, TopicLanes lanes, Lane lane, partition)
     cdef int _full(self, TopicLanes lanes, Lane lane) except -1
     cdef int _drain(self, TopicLanes lanes, Lane lane) except -1
+    cdef int _seal(self, TopicLanes lanes, Waiting waiting, int32_t sequence) except -1
+    cdef int _store_run(self, TopicLanes lanes, Lane lane, const int64_t *fence) except -1
     cdef bint _is_empty(self, TopicLanes lanes) except -1
     cdef Py_ssize_t _send_lists(self, topic, list values, list keys, partition, int64_t timestamp, bint named) except -1
     cdef Py_ssize_t _send_list(self, TopicLanes lanes, list values, partition, int64_t timestamp_ms) except -1

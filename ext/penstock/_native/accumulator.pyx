@@ -13,9 +13,10 @@ from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int32_t, int64_t, uint32_t
 
 from penstock._native.builder cimport BatchBuilder
-from penstock._native.format cimport ATTRIBUTE_TRANSACTIONAL
+from penstock._native.format cimport ATTRIBUTE_TRANSACTIONAL, prefetch_object
 from penstock._native.lane cimport Lane, TopicLanes, Waiting, checked_timestamp, key_missing, open_view, system_time_ms, too_large
 from penstock._native.bell cimport Bell
+from penstock._native.partition cimport APPEND_RUN_MAX, append_batch
 from penstock._native.records cimport make_metadata
 from penstock._native.words cimport WordTable
 
@@ -28,7 +29,9 @@ from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError,
 
 cdef enum:
     RECORD_ROOM = 36
+    AHEAD = 8  # values whose memory is fetched before it is looked at
     CHECKED_BLOCK = 2048
+    RUN_BYTES = 1 << 20  # what is stored by one system call
 
 
 cdef class Accumulator:
@@ -271,13 +274,11 @@ cdef class Accumulator:
                 if done >= checked:
                     checked = _check_values(values, done, lanes)
                     if checked == done:
+                        if lane.gathering:
+                            self._drain(lanes, lane)
                         return done + self._send_mixed(lanes, values[done:], partition, timestamp_ms)
-                if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
-                    self._full(lanes, lane)
-                    if partition is None:
-                        lane = <Lane>lanes.lanes[lanes.switch()]
-                builder = self._open_batch(lanes, lane)
-                callbacks = lane.callbacks
+                lane = self._with_room(lanes, lane, partition)
+                builder, callbacks = lane.builder, lane.callbacks
                 lane.builder = None  # ours alone while the GIL is let go
                 lane.callbacks = None
                 before = builder.size_bytes
@@ -288,6 +289,8 @@ cdef class Accumulator:
                     if lane.builder is not None:
                         lane.retire()
                     lane.builder, lane.callbacks = builder, callbacks
+            if lane.gathering:
+                self._drain(lanes, lane)
         except Exception as error:
             error.accepted = done + getattr(error, "accepted", 0)
             raise
@@ -323,12 +326,8 @@ cdef class Accumulator:
         lane = <Lane>lanes.lanes[lanes.choose(partition, NULL, -1)]
         try:
             while done < total:
-                if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
-                    self._full(lanes, lane)
-                    if partition is None:
-                        lane = <Lane>lanes.lanes[lanes.switch()]
-                builder = self._open_batch(lanes, lane)
-                callbacks = lane.callbacks
+                lane = self._with_room(lanes, lane, partition)
+                builder, callbacks = lane.builder, lane.callbacks
                 lane.builder = None
                 lane.callbacks = None
                 before = builder.size_bytes
@@ -342,6 +341,8 @@ cdef class Accumulator:
                     if lane.builder is not None:
                         lane.retire()
                     lane.builder, lane.callbacks = builder, callbacks
+            if lane.gathering:
+                self._drain(lanes, lane)
         except Exception as error:
             error.accepted = done
             raise
@@ -419,7 +420,7 @@ cdef class Accumulator:
 
     cdef BatchBuilder _open_batch(self, TopicLanes lanes, Lane lane):
         """The lane's open batch, when there is room for one."""
-        if lane.waiting:
+        if lane.waiting and not lane.gathering:
             self._drain(lanes, lane)
         if self._held_bytes > self._buffer_memory:
             self.flush()
@@ -427,6 +428,20 @@ cdef class Accumulator:
             lane.builder = self._pool.pop() if self._pool else BatchBuilder(min(self._batch_size, 16384) + 4096)
             lane.began = _monotonic() if self._system_clock else self._clock.monotonic()
         return lane.builder
+
+    cdef Lane _with_room(self, TopicLanes lanes, Lane lane, partition):
+        """The lane to fill next, with an open batch. Full batches of one partition are gathered: see `append_ahead`."""
+        if lane.builder is not None and lane.builder.size_bytes >= self._batch_size:
+            if partition is None and lanes.partitions > 1:
+                self._full(lanes, lane)
+                lane = <Lane>lanes.lanes[lanes.switch()]
+            else:
+                lane.retire()
+                lane.gathering = len(lane.waiting) < min(RUN_BYTES // self._batch_size, APPEND_RUN_MAX)
+                if not lane.gathering:
+                    self._drain(lanes, lane)
+        self._open_batch(lanes, lane)
+        return lane
 
     cdef int _full(self, TopicLanes lanes, Lane lane) except -1:
         """The open batch has no room: store what waits, then it."""
@@ -446,20 +461,16 @@ cdef class Accumulator:
             self._enlist()
         try:
             with lane.lock:
+                lane.gathering = False
+                if lane.sequence < 0 and lane.waiting:
+                    lane.sequence = self._first_sequence(lane)
+                if len(lane.waiting) > 1 and not lane.log.writer.sync_each:
+                    self._store_run(lanes, lane, fence)
                 while lane.waiting:
                     waiting = lane.waiting[0]
                     builder = waiting.builder
-                    if not waiting.ready:
-                        if lane.sequence < 0:
-                            lane.sequence = self._first_sequence(lane)
-                        builder.seal(
-                            lanes.codec, False, self._producer_id, <int>self._epoch if self._producer_id >= 0 else -1,
-                            lane.sequence if self._producer_id >= 0 else -1, ATTRIBUTE_TRANSACTIONAL if self._transactional else 0,
-                        )
-                        waiting.ready = True
                     if waiting.offset < 0:
-                        if lanes.log_append_time:
-                            builder.set_log_append_time(self._now_ms())
+                        self._seal(lanes, waiting, lane.sequence)
                         waiting.offset = lane.log.store_only(builder.sealed, builder.sealed_size, fence, self._epoch)
                         lane.sequence = (lane.sequence + builder.count) & 0x7FFFFFFF
                         lane.saved(builder)
@@ -476,6 +487,41 @@ cdef class Accumulator:
             for callbacks, offset, stamp in stored:
                 for place, timestamp, on_delivery in callbacks:
                     on_delivery(None, make_metadata(lane.source, offset + place, timestamp if stamp < 0 else stamp))
+        return 0
+
+    cdef int _seal(self, TopicLanes lanes, Waiting waiting, int32_t sequence) except -1:
+        """Make a batch ready to be stored. `sequence`: of its first record."""
+        cdef BatchBuilder builder = waiting.builder
+        if not waiting.ready:
+            builder.seal(
+                lanes.codec, False, self._producer_id, <int>self._epoch if self._producer_id >= 0 else -1,
+                sequence if self._producer_id >= 0 else -1, ATTRIBUTE_TRANSACTIONAL if self._transactional else 0,
+            )
+            waiting.ready = True
+        if lanes.log_append_time:
+            builder.set_log_append_time(self._now_ms())
+        return 0
+
+    cdef int _store_run(self, TopicLanes lanes, Lane lane, const int64_t *fence) except -1:
+        """Store the waiting batches together, as far as that can be done. Requires the lane's lock."""
+        cdef append_batch run[APPEND_RUN_MAX]
+        cdef int count = 0, stored, i
+        cdef int32_t sequence = lane.sequence
+        cdef Waiting waiting
+        for i in range(min(len(lane.waiting), APPEND_RUN_MAX)):
+            waiting = lane.waiting[i]
+            if waiting.offset >= 0:
+                return 0
+            self._seal(lanes, waiting, sequence)
+            sequence = (sequence + waiting.builder.count) & 0x7FFFFFFF
+            run[i].data, run[i].size = waiting.builder.sealed, waiting.builder.sealed_size
+            count += 1
+        stored = lane.log.store_run(run, count, fence, self._epoch)
+        for i in range(stored):
+            waiting = lane.waiting[i]
+            waiting.offset = run[i].offset
+            lane.sequence = (lane.sequence + waiting.builder.count) & 0x7FFFFFFF
+            lane.saved(waiting.builder)
         return 0
 
     def _store_topic(self, TopicLanes lanes not None, older_than=None):
@@ -591,11 +637,12 @@ cdef class Accumulator:
         return self._shut
 
 
-
 cdef Py_ssize_t _check_values(list values, Py_ssize_t start, TopicLanes lanes) except -1:
     """Look at the next block of a list, while it is on its way into the cache: where plain bytes of allowed size end."""
     cdef Py_ssize_t stop = min(PyList_GET_SIZE(values), start + CHECKED_BLOCK), i
     for i in range(start, stop):
+        if i + AHEAD < stop:
+            prefetch_object(PyList_GET_ITEM(values, i + AHEAD))
         item = <object>PyList_GET_ITEM(values, i)
         if type(item) is not bytes:
             return start

@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int32_t, int64_t
 
 
@@ -6,8 +7,11 @@ cdef enum:
 
 
 cdef class Values:
+    cdef PyObject *held[VALUES_MAX]
     cdef const char *pointers[VALUES_MAX]
     cdef int64_t lengths[VALUES_MAX]
+    cdef int64_t hold(self, list values, Py_ssize_t start, int64_t count) noexcept
+    cdef void release(self, int64_t count) noexcept
 
 
 cdef class EncodedHeaders:

@@ -6,8 +6,9 @@ Thread safety: one thread at a time.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE, PyList_GetSlice
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 cdef extern from "Python.h":
@@ -44,6 +45,25 @@ def compressed(int codec, data):
 
 cdef class Values:
     """Up to VALUES_MAX values that are encoded in one go: where they lie and how long they are."""
+
+    cdef int64_t hold(self, list values, Py_ssize_t start, int64_t count) noexcept:
+        """Keep `values[start:start + count]` alive without the GIL; how many are bytes, before one that is not."""
+        cdef PyObject *item
+        cdef int64_t i
+        for i in range(count):
+            item = <PyObject *>PyList_GET_ITEM(values, start + i)
+            if not PyBytes_CheckExact(<object>item):
+                return i
+            Py_INCREF(<object>item)
+            self.held[i] = item
+            self.pointers[i] = PyBytes_AS_STRING(<object>item)
+            self.lengths[i] = PyBytes_GET_SIZE(<object>item)
+        return count
+
+    cdef void release(self, int64_t count) noexcept:
+        cdef int64_t i
+        for i in range(count):
+            Py_DECREF(<object>self.held[i])
 
 
 cdef Values _spare = None
@@ -145,27 +165,21 @@ cdef class BatchBuilder:
     ):
         """Add `values[start:stop]` (bytes each) until `size_bytes` reaches `limit_bytes`; returns the next index."""
         cdef Py_ssize_t total
-        cdef int64_t count, i, done
-        cdef list held
+        cdef int64_t count, held, done = 0
         cdef Values some = _take_spare()
-        cdef PyObject *item
         global _spare
         if start < 0:
             raise InvalidArgumentError(f"start is {start}; allowed is 0 or more")
         while start < min(PyList_GET_SIZE(values), stop) and self.size_bytes < limit_bytes:
             total = min(PyList_GET_SIZE(values), stop)
             count = min(total - start, VALUES_MAX, (limit_bytes - self.size_bytes) // 64 + 1)
-            for i in range(count):
-                prefetch_object(PyList_GET_ITEM(values, start + i))
-            held = PyList_GetSlice(values, start, start + count)  # the references that keep them alive without the GIL
-            for i in range(count):
-                item = <PyObject *>PyList_GET_ITEM(held, i)
-                if not PyBytes_CheckExact(<object>item):
-                    raise InvalidTypeError(f"values[{start + i}] is {type(<object>item).__name__}; bytes are needed")
-                some.pointers[i] = PyBytes_AS_STRING(<object>item)
-                some.lengths[i] = PyBytes_GET_SIZE(<object>item)
-            with nogil:
-                done = self.write_values(some, count, timestamp_ms, limit_bytes)
+            held = some.hold(values, start, count)
+            if held == count:
+                with nogil:
+                    done = self.write_values(some, count, timestamp_ms, limit_bytes)
+            some.release(held)
+            if held < count:
+                raise InvalidTypeError(f"values[{start + held}] is {type(values[start + held]).__name__}; bytes are needed")
             if done < 0:
                 raise MemoryError()
             start += done

@@ -8,7 +8,7 @@ from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from penstock._native.format cimport *
 from penstock._native.records cimport BatchWalker
@@ -129,29 +129,30 @@ cdef int64_t _fill(
 ) noexcept nogil:
     """Parse one batch into two columns. The number of records kept, or -1 when a record contradicts itself."""
     # plain locals: the compiler would read the struct again after every store into a column
-    cdef record_fields fields
+    cdef record_shape shape
     cdef const char *p = batch.payload
     cdef const char *end = batch.end
     cdef int64_t left = batch.count
     cdef int64_t last_offset_delta = batch.last_offset_delta
     cdef int64_t least_delta = from_offset - batch.base_offset
     cdef Py_ssize_t kept = 0
+    memset(&shape, 0, sizeof(shape))
     while left > 0:
-        p = record_read(p, end, &fields)
-        if p == NULL or fields.offset_delta < 0 or fields.offset_delta > last_offset_delta:
+        p = record_follow(p, end, &shape)
+        if p == NULL or shape.r.offset_delta < 0 or shape.r.offset_delta > last_offset_delta:
             return -1
         left -= 1
-        if fields.offset_delta < least_delta:
+        if shape.r.offset_delta < least_delta:
             continue
         if wanted == VALUE_PLACES:
-            first[kept] = fields.value - origin
-            second[kept] = fields.value_length
+            first[kept] = shape.r.value - origin
+            second[kept] = shape.r.value_length
         elif wanted == KEY_PLACES:
-            first[kept] = fields.key - origin
-            second[kept] = fields.key_length
+            first[kept] = shape.r.key - origin
+            second[kept] = shape.r.key_length
         else:
-            first[kept] = batch.base_offset + fields.offset_delta
-            second[kept] = batch.base_timestamp + (fields.timestamp_delta & batch.timestamp_mask)
+            first[kept] = batch.base_offset + shape.r.offset_delta
+            second[kept] = batch.base_timestamp + (shape.r.timestamp_delta & batch.timestamp_mask)
         kept += 1
     return kept if p == end else -1
 

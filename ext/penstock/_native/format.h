@@ -152,27 +152,6 @@ static inline char *record_write(char *p, int64_t timestamp_delta, int32_t offse
     return p;
 }
 
-/* Writes values as records without key and headers, from `p` on, until `limit` is reached; `p` has room for all of
- * them at RECORD_OVERHEAD_MAX + length each. The end of what was written; `*count` is how many that are. */
-static inline char *values_write(char *p, const char *limit, int64_t timestamp_delta, int32_t offset_delta,
-                                 const char *const *values, const int64_t *lengths, int64_t *count) {
-    char prefix[16] = {0}; /* attributes and timestamp delta are those of every record */
-    int64_t i, prefix_size = varint_write(prefix + 1, timestamp_delta) - prefix;
-    for (i = 0; i < *count && p < limit; i++, offset_delta++) {
-        int64_t length = lengths[i];
-        p = varint_write(p, prefix_size + varint_size(offset_delta) + 1 + varint_size(length) + length + 1);
-        memcpy(p, prefix, sizeof prefix); /* more than needed, as one store */
-        p = varint_write(p + prefix_size, offset_delta);
-        *p++ = 1; /* no key */
-        p = varint_write(p, length);
-        memcpy(p, values[i], length);
-        p += length;
-        *p++ = 0; /* no headers */
-    }
-    *count = i;
-    return p;
-}
-
 static inline void prefetch_object(const void *p) {
     __builtin_prefetch(p);
     __builtin_prefetch((const char *)p + 64);

@@ -55,8 +55,15 @@ cdef extern from "format.h" nogil:
         char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key, int64_t key_length, const char *value,
         int64_t value_length, const char *headers, int64_t headers_size, int32_t header_count,
     )
+    void prefetch_object(const void *p)
+
+
+cdef extern from "record_runs.h" nogil:
+    ctypedef struct record_shape:
+        record_fields r
+
+    const char *record_follow(const char *p, const char *end, record_shape *shape)
     char *values_write(
         char *p, const char *limit, int64_t timestamp_delta, int32_t offset_delta, const char **values,
         const int64_t *lengths, int64_t *count,
     )
-    void prefetch_object(const void *p)

@@ -19,6 +19,7 @@ cdef class Lane:
     cdef readonly object lock
     cdef BatchBuilder builder
     cdef list callbacks
+    cdef bint gathering  # full batches wait for more, to be stored together
     cdef readonly double began
     cdef public int32_t sequence  # of the next record (KIP-98)
     cdef public bint enlisted  # in the open transaction

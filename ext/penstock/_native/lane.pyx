@@ -102,6 +102,7 @@ cdef class Lane:
         """In a forked child: forget the parent's records and locks."""
         self.builder = None
         self.callbacks = None
+        self.gathering = False
         self.waiting = deque()
         self.lock = threading.Lock()
 

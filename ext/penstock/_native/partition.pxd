@@ -54,6 +54,15 @@ cdef extern from "append.h" nogil:
     int writer_append(
         append_writer *w, const char *batch, int64_t size, int wait, const int64_t *fence, int64_t epoch, int64_t *base_offset,
     )
+    enum:
+        APPEND_RUN_MAX
+
+    ctypedef struct append_batch:
+        const char *data
+        int64_t size
+        int64_t offset
+
+    int writer_append_run(append_writer *w, append_batch *batches, int count, const int64_t *fence, int64_t epoch)
 
 
 cdef extern from "producers.h" nogil:
@@ -87,6 +96,7 @@ cdef class Partition:
     cdef object _out_of_order(self, const char *batch)
     cdef int _lead_or_follow(self, int64_t offset, int fd, int64_t base) noexcept nogil
     cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected) except -1
+    cdef int store_run(self, append_batch *batches, int count, const int64_t *fence, int64_t epoch) except -1
     cdef int64_t store_only(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected=*) except -1
     cdef int64_t append_raw(self, const char *batch, int64_t size, int64_t expected=*) except -1
     cpdef LogRegion fetch(self, int64_t offset, Py_ssize_t max_bytes, LogRegion after=*, int64_t until=*)

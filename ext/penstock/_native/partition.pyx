@@ -150,6 +150,15 @@ cdef class Partition:
         finally:
             pending_add(self.control, -1)
 
+    cdef int store_run(self, append_batch *batches, int count, const int64_t *fence, int64_t epoch) except -1:
+        """Store batches by one system call, as many as can be; how many, 0 too. The rest is for `store_only`."""
+        cdef int stored
+        with nogil:
+            stored = writer_append_run(&self.writer, batches, count, fence, epoch)
+        if stored:
+            self.written = True
+        return stored
+
     cdef int64_t _store(self, const char *batch, int64_t size, const int64_t *fence, int64_t epoch, int64_t expected) except -1:
         cdef int64_t offset
         cdef int rc = APPEND_BUSY

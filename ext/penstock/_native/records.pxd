@@ -1,6 +1,6 @@
 from libc.stdint cimport int64_t
 
-from penstock._native.format cimport record_fields
+from penstock._native.format cimport record_fields, record_shape
 from penstock._native.region cimport Region
 
 
@@ -56,6 +56,7 @@ cdef class RecordCursor:
     cdef readonly Source source
     cdef BatchWalker walker
     cdef const char *next_byte
+    cdef record_shape shape  # of the batch's records
     cdef int64_t left
     cdef int64_t opened  # records of the batches opened so far, less those passed over
     cdef int64_t from_offset

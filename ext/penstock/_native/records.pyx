@@ -8,6 +8,7 @@ cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int16_t, int32_t, int64_t, uint32_t
+from libc.string cimport memset
 
 from penstock._native.format cimport *
 from penstock._native.region cimport Region
@@ -257,12 +258,13 @@ cdef class RecordCursor:
             self.left = walker.count
             self.opened += walker.count
             self.next_byte = walker.payload
+            memset(&self.shape, 0, sizeof(self.shape))
             return 1
         return 0
 
     cdef object _advance(self):
         cdef BatchWalker walker
-        cdef record_fields fields
+        cdef record_fields *fields = &self.shape.r
         cdef const char *after
         cdef int64_t offset
         cdef Record record
@@ -270,7 +272,7 @@ cdef class RecordCursor:
             if self.left == 0 and not self._open_batch():
                 return None
             walker = self.walker
-            after = record_read(self.next_byte, walker.payload_end, &fields)
+            after = record_follow(self.next_byte, walker.payload_end, &self.shape)
             if after == NULL or fields.offset_delta < 0 or fields.offset_delta > walker.last_offset_delta:
                 raise self._broken(walker.count - self.left)
             if self.left == 1 and after != walker.payload_end:
@@ -290,7 +292,7 @@ cdef class RecordCursor:
             if fields.value_length >= 0:
                 record.value = PyBytes_FromStringAndSize(fields.value, fields.value_length)
             if fields.header_count:
-                record.pairs = self._headers(&fields)
+                record.pairs = self._headers(fields)
             self.next_byte = after  # only now: a record that cannot be read is refused again by the next call
             self.left -= 1
             self.next_offset = offset + 1
