@@ -23,7 +23,8 @@ from penstock._native.control cimport (
 from penstock._native.mapping cimport Mapping
 
 cdef enum:
-    SPIN_NS = 150_000
+    BUSY_NS = 150_000  # pauses shorter than that are waited for awake
+    SPIN_NS = 1_000_000  # and so is one that is longer than usual
 
 cdef int _cores = os.cpu_count() or 1
 
@@ -45,7 +46,7 @@ cdef class Bell:
         self.bells = bells
         self.number = number
         self.words = bells.word(number)
-        self.pause_ns = SPIN_NS
+        self.pause_ns = BUSY_NS
 
     def arm(self):
         """Ask to be woken by the next ring; returns what to pass to `wait`."""
@@ -69,9 +70,9 @@ cdef class Bell:
         cdef int rc
         cdef int64_t timeout_ns = <int64_t>(max(timeout_s, 0.0) * 1e9)
         cdef bell_word *word = self.words
-        cdef int64_t started = monotonic_ns(), spin_ns = SPIN_NS if self.pause_ns < SPIN_NS else 0
+        cdef int64_t started = monotonic_ns(), spin_ns = SPIN_NS if self.pause_ns < BUSY_NS else 0
         with nogil:
             rc = bell_wait(word, seen, timeout_ns, spin_ns)
-        if _cores > 1:
-            self.pause_ns += (min(monotonic_ns() - started, 16 * SPIN_NS) - self.pause_ns) // 8
+        if _cores > 1:  # a single long pause does not end it: others follow at the old pace
+            self.pause_ns += (min(monotonic_ns() - started, 2 * BUSY_NS) - self.pause_ns) // 8
         return rc == 0 or rc == EINTR

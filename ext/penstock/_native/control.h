@@ -263,6 +263,9 @@ static inline int word_wait(uint32_t *word, uint32_t seen, int64_t timeout_ns) {
 
 /* --- bells: wake words shared by every process of a directory ------------------------------------------------- */
 
+#define BELL_WATCHED 1 /* somebody looks at the value, or is about to sleep */
+#define BELL_ASLEEP 2  /* somebody may sleep: only then is a ring a system call */
+
 typedef struct {
     uint32_t value;
     uint32_t armed;
@@ -270,19 +273,22 @@ typedef struct {
 } bell_word;
 
 static inline uint32_t bell_arm(bell_word *b) {
-    uint32_t seen = __atomic_load_n(&b->value, __ATOMIC_ACQUIRE);
-    __atomic_store_n(&b->armed, 1, __ATOMIC_SEQ_CST);
+    uint32_t seen = __atomic_load_n(&b->value, __ATOMIC_ACQUIRE), free = 0;
+    __atomic_compare_exchange_n(&b->armed, &free, BELL_WATCHED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     return seen;
 }
 
+/* Disarms before the value changes: who is disarmed finds another value than it saw. Who says that it sleeps between the
+ * two is found by the second look; who says so later is kept awake by the kernel, which compares the value. */
 static inline void bell_ring_always(bell_word *b) {
-    __atomic_store_n(&b->armed, 0, __ATOMIC_SEQ_CST);
+    uint32_t was = __atomic_exchange_n(&b->armed, 0, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&b->value, 1, __ATOMIC_SEQ_CST);
-    word_wake(&b->value);
+    if (was == BELL_ASLEEP || __atomic_load_n(&b->armed, __ATOMIC_SEQ_CST) == BELL_ASLEEP) word_wake(&b->value);
 }
 
-/* After a publication. Costs one load when nobody waits; a waiter that was killed costs one needless wake. */
+/* After a publication. Costs one load when nobody waits, two atomic instructions while a reader waits awake; a waiter that
+ * was killed costs one needless wake. */
 static inline void bell_ring(bell_word *b) {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (__atomic_load_n(&b->armed, __ATOMIC_RELAXED)) bell_ring_always(b);
@@ -300,6 +306,7 @@ static inline int bell_wait(bell_word *b, uint32_t seen, int64_t timeout_ns, int
         }
         if (monotonic_ns() - start >= spin_ns) break;
     }
+    __atomic_store_n(&b->armed, BELL_ASLEEP, __ATOMIC_SEQ_CST);
     return word_wait(&b->value, seen, timeout_ns);
 }
 
