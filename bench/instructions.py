@@ -2,7 +2,8 @@
 
 Counts do not depend on what else the machine does, so a change of a few percent can be trusted. They are compared with
 `bench/results/instructions.json`; a path that needs more than `--limit` percent more makes the command fail.
-`--save` keeps the counts as the new baseline. Needs valgrind with its headers, and a C compiler.
+`--save` keeps the counts as the new baseline, and the functions that execute them in `bench/results/profile.json`,
+which `python -m bench.compare` sets beside its figures. Needs valgrind with its headers, and a C compiler.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import penstock
+from bench.callgrind import Dump, dumps
 from bench.values import texts
 
-BASELINE = Path(__file__).parent / "results" / "instructions.json"
+RESULTS = Path(__file__).parent / "results"
+BASELINE, PROFILE = RESULTS / "instructions.json", RESULTS / "profile.json"
+FUNCTIONS = 6  # a path, in the profile
 RECORDS = 20_000
 APPENDS = 2000
 BATCH = 1000
@@ -42,11 +46,13 @@ def main() -> None:
         return run_paths(options.under_callgrind)
     if shutil.which("valgrind") is None:
         raise SystemExit("valgrind is not installed")
-    found = count()
+    counted, records = count()
+    found = {dump.name: round(dump.total / records[dump.name], 1) for dump in counted}
     before = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     grown = compare(found, before, options.limit)
     if options.save:
         BASELINE.write_text(json.dumps(found, indent=2) + "\n")
+        PROFILE.write_text(json.dumps(profile(counted, records), indent=1) + "\n")
     elif grown:
         raise SystemExit(f"more instructions than before: {', '.join(grown)}")
     return None
@@ -64,8 +70,19 @@ def compare(found: dict[str, float], before: dict[str, float], limit: float) -> 
     return grown
 
 
-def count() -> dict[str, float]:
-    """Instructions a record, by path."""
+def profile(counted: list[Dump], records: dict[str, int]) -> dict[str, dict[str, object]]:
+    """By path: instructions a record, and the functions with the largest shares of them."""
+    return {
+        dump.name: {
+            "instructions": round(dump.total / records[dump.name], 1),
+            "functions": {name: round(own / dump.total, 3) for name, own in dump.functions.most_common(FUNCTIONS)},
+        }
+        for dump in counted
+    }
+
+
+def count() -> tuple[list[Dump], dict[str, int]]:
+    """What was counted of each path, and of how many records."""
     with tempfile.TemporaryDirectory() as work:
         library = Path(work) / "marks.so"
         source = Path(__file__).with_name("callgrind_marks.c")
@@ -79,19 +96,7 @@ def count() -> dict[str, float]:
         if done.returncode:
             raise SystemExit(f"valgrind failed: {done.stderr[-1000:]}")
         records = {name: int(number) for name, number in re.findall(r"^records (.+): (\d+)$", done.stdout, re.M)}
-        return {name: round(total / records[name], 1) for name, total in _dumped(Path(work)).items()}
-
-
-def _dumped(directory: Path) -> dict[str, int]:
-    """Totals of the dumps, by the names they were asked for with, in their order."""
-    found = {}
-    for path in sorted(directory.glob("out.*"), key=lambda path: int(path.suffix[1:])):
-        text = path.read_text()
-        name = re.search(r"^desc: Trigger: Client Request: (.+)$", text, re.M)
-        total = re.search(r"^(?:summary|totals): (\d+)", text, re.M)
-        if name and total:
-            found[name[1]] = int(total[1])
-    return found
+        return dumps(Path(work)), records
 
 
 def run_paths(library: Path) -> None:

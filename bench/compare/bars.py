@@ -44,6 +44,13 @@ CONFLUENT: Pick = ("confluent", "confluent-batch")
 JAVA: Pick = ("kafka-java",)
 KAFKA: Pick = ("confluent", "kafka-java", "kafka-python", "aiokafka")
 
+# how a million messages go in and out: as what they come out, and the side that does it so
+WHOLE = (
+    ("lists in, Record objects out", "penstock"),
+    ("lists in, bytes objects out", "penstock-values"),
+    ("arrays in, columns out", "penstock-columns"),
+)
+
 # name, workload, ours, peer, times
 RATIOS: tuple[tuple[str, str, Pick, Pick, float], ...] = (
     ("produce 100 B: lists / confluent-kafka", "produce-100", LISTS, CONFLUENT, 20),
@@ -74,8 +81,11 @@ def bars(results: Results) -> list[Bar]:
         found.append(_share(label, "us", ours, theirs, 1 / 50))
     start = figure(results, "start", "penstock")
     found.append(Bar("start to first message stored and read", "ms", start, None, start, 50, True))
-    ours, theirs = _pair(results, "footprint", "penstock", _broker(results), "figure", "server_cpu_s")
-    found.append(_share("CPU per million in and out: Penstock / Kafka's broker", "s", ours, theirs, 0.1))
+    for words, side in WHOLE:
+        for peer, name in (("Kafka's broker alone", "server_cpu_s"), ("Kafka's client and broker", "figure")):
+            label = f"CPU per million in and out: all of Penstock, {words} / {peer}"
+            ours, theirs = _pair(results, "footprint", side, _broker(results), "figure", name)
+            found.append(_share(label, "s", ours, theirs, 0.1))
     names = ("client_private_mib", "server_private_mib")
     ours, theirs = _pair(results, "footprint", "penstock", _broker(results), *names)
     found.append(_share("private memory: the whole Penstock process / Kafka's broker", "MiB", ours, theirs, 0.1))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import suppress
 from typing import IO, Any
+
+from bench.compare import groups
 
 GRACE_S = 150.0
 
@@ -26,12 +27,11 @@ class Child:
     def __init__(self, job: dict[str, Any]) -> None:
         self.started = time.perf_counter()
         self.errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill)
-        self.process = subprocess.Popen(
+        self.process = groups.start(
             [sys.executable, "-m", "bench.compare.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            start_new_session=True,
         )
         self._buffer = b""
         self.send(job)
@@ -85,9 +85,7 @@ class Child:
 
     def kill(self) -> None:
         """End the process and what it started, at once."""
-        with suppress(ProcessLookupError):  # it has ended
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        groups.end(self.process)
         for stream in (self.process.stdin, self.process.stdout, self.errors):
             if stream is not None:
                 with suppress(BrokenPipeError):  # what was not read is of no use

@@ -57,8 +57,8 @@ def run(options: argparse.Namespace, console: Console) -> dict[str, Any]:
     state = State(options.data / "state.jsonl", asked, resume=options.resume)
     columns = (TextColumn("{task.description:<50}"), BarColumn(), MofNCompleteColumn())
     with (
-        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress,
-        Runner(plan, state, lambda words: progress.update(task, description=words[:50])) as runner,
+        Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, auto_refresh=False) as progress,
+        Runner(plan, state, lambda words: progress.update(task, description=words[:50], refresh=True)) as runner,
     ):
         task = progress.add_task("preparing", total=None)
         runner.prepare()

@@ -8,10 +8,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from bench.compare import usage
+from bench.compare import groups, usage
 from bench.compare.model import Absent
 
 
@@ -22,11 +21,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
-    with socket.socket() as probe:
-        probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def answers(port: int, hello: bytes) -> bool:
+    """Whether a server says anything to `hello`. That it can be connected to says little: the system does that."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 0.2) as probe:
+            probe.settimeout(0.5)
+            probe.sendall(hello)
+            return bool(probe.recv(1))
+    except OSError:  # it is not up, or too busy to answer in time
+        return False
 
 
 class Server:
@@ -36,14 +39,13 @@ class Server:
         self.log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as out:
-            self.process = subprocess.Popen(
-                list(command),
+            self.process = groups.start(
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **(environment or {})},
                 cwd=log.parent,
-                start_new_session=True,
             )
 
     def wait(self, ready: Callable[[], bool], timeout_s: float = 60.0) -> None:
@@ -64,11 +66,17 @@ class Server:
         """The processes of the group."""
         return usage.group_pids(self.process.pid)
 
+    def pause(self) -> None:
+        """It gets no time until `resume`."""
+        groups.send(self.process, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """It goes on."""
+        groups.send(self.process, signal.SIGCONT)
+
     def stop(self) -> None:
         """End the group."""
-        with suppress(ProcessLookupError):  # it ended by itself
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        groups.end(self.process)
         deadline = time.monotonic() + 5
         while self.pids() and time.monotonic() < deadline:  # what it started dies a moment later
             time.sleep(0.002)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.compare import profile
 from bench.compare.bars import Bar, table
 from bench.compare.clients.penstock import HOT_PATHS
 
@@ -24,6 +25,8 @@ def markdown(results: Results, found: list[Bar]) -> str:
         _heading(results),
         "## Bars",
         table(found),
+        "## Where the time goes",
+        profile.section(results, found, profile.kept()),
         "## What is comparable",
         COMPARABLE,
         "## Figures",
@@ -56,7 +59,13 @@ def _heading(results: Results) -> str:
 def _workload(results: Results, name: str) -> str:
     about = results["workloads"][name]
     if name.startswith("latency"):
-        columns = {"p50_us": "p50 us", "p99_us": "p99 us", "p999_us": "p99.9 us", "max_us": "max us"}
+        columns = {
+            "p50_us": "p50 us",
+            "p99_us": "p99 us",
+            "p999_us": "p99.9 us",
+            "max_us": "max us",
+            "stolen_percent": "stolen %",
+        }
     elif name == "start":
         columns = {"figure": "ms", "with_client_process_ms": "with a new client process, ms"}
     elif name == "footprint":

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.compare import groups
 from bench.compare.child import ChildError
 from bench.compare.clients.base import lacking, not_applicable
 from bench.compare.model import CACHE, Absent, Side, Turn, Workload
@@ -49,9 +50,11 @@ class Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for running in self._running.values():
-            running.stop()
-        shutil.rmtree(self.plan.directory, ignore_errors=True)
+        with groups.held():
+            for running in self._running.values():
+                running.stop()
+            groups.end_all()
+            shutil.rmtree(self.plan.directory, ignore_errors=True)
 
     def prepare(self) -> None:
         """Get every system; those that cannot be had are absent from here on, and so are sides without their client."""
@@ -115,6 +118,7 @@ class Runner:
         self._number += 1
         run = importlib.import_module(f"bench.compare.workloads.{workload.kind}").run
         running = self._start(system, workload.durability)
+        self._let_alone(running)
         os.sync()
         rate = self._rates.get((workload.name, side.name))
         topic = f"turn{self._number:04}"
@@ -139,6 +143,13 @@ class Runner:
                 return running
             self._running[key] = running
         return self._running[key]
+
+    def _let_alone(self, running: Running) -> None:
+        """Other systems' servers get no time while it is this one's turn."""
+        for other in self._running.values():
+            if other is not running:
+                other.pause()
+        running.resume()
 
     def _stop(self, durability: str) -> None:
         for key in [key for key in self._running if key[1] == durability]:

@@ -35,6 +35,14 @@ def cpu_s(pids: list[int]) -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
+def stolen_ticks() -> tuple[int, int]:
+    """Ticks of all cores that a virtual machine wanted and its host gave to others, and all ticks."""
+    counters = PROC / "stat"
+    fields = counters.read_text().split("\n", 1)[0].split()[1:9] if counters.exists() else []
+    ticks = [int(field) for field in fields]
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
+
+
 def memory_mib(pids: list[int], field: str = "VmRSS") -> float:
     """The sum of one field of /proc/PID/status: VmRSS, VmHWM (the peak), RssAnon."""
     return sum(_status_kib(pid, field) for pid in pids) / 1024

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import instructions, regression
+from bench import callgrind, instructions, regression
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,6 +25,50 @@ def test_slower_operations_are_named(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_more_instructions_are_named() -> None:
     assert instructions.compare({"a": 103.1, "b": 102.9, "new": 5.0}, {"a": 100.0, "b": 100.0}, limit=3) == ["a"]
+
+
+DUMP = """\
+desc: Trigger: Client Request: a path
+summary: 60
+ob=(1) /usr/lib/libffi.so.8
+fn=(1) 0x0000000000006f7a
+0 5
+fn=(2) __pyx_pw_8penstock_7_native_7builder_7Builder_11send_many
+10 20
+cob=(2) /usr/lib/libc.so
+cfn=(3) crc::small
+calls=2 0
+11 30
++1 5
+
+ob=(2)
+fn=(3)
+0 30
+"""
+
+
+def test_own_costs_are_told_from_those_of_callees(tmp_path: Path) -> None:
+    (tmp_path / "out.1").write_text(DUMP)
+    (tmp_path / "out.2").write_text("desc: Trigger: Program termination\nsummary: 1\n")
+    (dump,) = callgrind.dumps(tmp_path)
+    assert (dump.name, dump.total) == ("a path", 60)
+    assert dump.functions == {"libffi.so.8": 5, "Builder.send_many": 25, "small": 30}
+    kept = instructions.profile([dump], {"a path": 10})
+    assert kept["a path"]["instructions"] == 6.0
+    assert next(iter(kept["a path"]["functions"].items())) == ("small", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("__pyx_f_8penstock_7_native_7records_12RecordCursor__advance", "RecordCursor._advance"),
+        ("__pyx_f_8penstock_7_native_7builder_12BatchBuilder_4seal", "BatchBuilder.seal"),
+        ("__pyx_tp_dealloc_8penstock_7_native_7records_Record", "Record"),
+        ("_PyEval_EvalFrameDefault'2", "_PyEval_EvalFrameDefault"),
+    ],
+)
+def test_names_of_cython_are_readable(name: str, read: str) -> None:
+    assert callgrind.readable(name) == read
 
 
 def test_baseline_names_the_five_paths(tmp_path: Path) -> None:
@@ -42,8 +86,11 @@ def test_baseline_names_the_five_paths(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
 def test_counts_repeat_themselves() -> None:
-    first, second = instructions.count(), instructions.count()
-    assert all(second[name] == pytest.approx(first[name], rel=0.02) for name in first)
+    (first, records), (second, _) = instructions.count(), instructions.count()
+    assert [dump.total for dump in second] == pytest.approx([dump.total for dump in first], rel=0.02)
+    found = instructions.profile(first, records)
+    assert len(found) == 5
+    assert all(0.3 < sum(path["functions"].values()) <= 1 for path in found.values())
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ NEEDS = {
     "single": ("write_each",),
     "reading": ("write", "read"),
     "queueing": ("fill", "take"),
-    "latency": ("send_paced", "receive"),
+    "latency": ("send_paced",),
     "parallel": ("write", "read"),
     "replay": ("write", "replay"),
     "starting": ("first",),
@@ -35,7 +35,7 @@ class Client:
     - `read(topic, count, group)`: that many values from the beginning, as Python objects; `group` None or a name
     - `replay(topic, count)`: the same in the cheapest way there is
     - `fill(queue, load)`, `take(queue, count)`: a queue; received and acknowledged
-    - `send_paced(topic, schedule)`, `receive(topic)`: see `workloads.latency`
+    - `send_paced(topic, schedule)` and `receive(topic)`, or `latencies(topic, count)`: see `workloads.latency`
     - `first(topic)`: one message stored and read; raises while the server is not up yet
 
     An operation that times itself returns its seconds, the others `None`.
@@ -66,6 +66,9 @@ class Client:
     def ready(self, load: Load) -> None:
         """Make the values before the clock starts."""
         _ = load.block, load.keys
+
+    def ready_to_send(self, topic: str, rate: int, count: int) -> None:
+        """Set up before the schedule of `send_paced` begins, where that takes long."""
 
     def drop(self, topic: str) -> None:
         """Remove a topic to free its disk; nothing where the directory is thrown away."""

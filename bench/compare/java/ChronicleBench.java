@@ -1,4 +1,6 @@
+import java.io.BufferedReader;
 import java.io.File;
+import java.io.InputStreamReader;
 import java.nio.file.Files;
 import java.util.SplittableRandom;
 import net.openhft.chronicle.bytes.Bytes;
@@ -8,7 +10,13 @@ import net.openhft.chronicle.queue.ExcerptAppender;
 import net.openhft.chronicle.queue.ExcerptTailer;
 import net.openhft.chronicle.queue.rollcycles.LargeRollCycles;
 
-/** Writes or reads a Chronicle queue and prints the seconds. Usage: write|read|cold|first directory count size. */
+/**
+ * Writes or reads a Chronicle queue and prints the seconds. Usage: write|read|cold|first directory count size.
+ *
+ * send directory count size rate: prints "ready", reads when the schedule began (System.nanoTime, the clock of all
+ * processes of a machine), sends each message when it is due, with that time in it.
+ * receive directory count size: prints "ready" when it listens, then the nanoseconds since each message was due.
+ */
 public final class ChronicleBench {
     private static final int DIFFERENT = 1024;
     private static final int WARM = 300_000;
@@ -25,7 +33,11 @@ public final class ChronicleBench {
             return;
         }
         if (!action.equals("cold")) {
-            warm(Math.max(100, size), Math.min(count, WARM));
+            warm(Math.max(100, size), arguments.length > 4 || action.equals("receive") ? WARM : Math.min(count, WARM));
+        }
+        if (action.equals("send") || action.equals("receive")) {
+            paced(action, directory, count, size, arguments);
+            System.exit(0);
         }
         double seconds = action.equals("write") ? write(directory, count, size) : read(directory, count);
         System.out.println("seconds " + seconds);
@@ -61,6 +73,54 @@ public final class ChronicleBench {
             }
             return (System.nanoTime() - started) / 1e9;
         }
+    }
+
+    private static void paced(String action, File directory, int count, int size, String[] arguments) throws Exception {
+        try (ChronicleQueue queue = open(directory)) {
+            if (action.equals("send")) {
+                send(queue, count, size, Long.parseLong(arguments[4]));
+            } else {
+                receive(queue, count);
+            }
+        }
+    }
+
+    private static void send(ChronicleQueue queue, int count, int size, long rate) throws Exception {
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+        Bytes<?> value = Bytes.allocateDirect(size);
+        value.writePosition(size);
+        try (ExcerptAppender appender = queue.createAppender()) {
+            System.out.println("ready");
+            long started = Long.parseLong(in.readLine());
+            for (long number = 0; number < count; number++) {
+                long due = started + number * 1_000_000_000L / rate;
+                while (System.nanoTime() < due) {
+                    Thread.onSpinWait();
+                }
+                value.writeLong(0, due);
+                appender.writeBytes(value);
+            }
+        }
+    }
+
+    private static void receive(ChronicleQueue queue, int count) {
+        Bytes<?> into = Bytes.allocateElasticDirect(1 << 20);
+        long[] latencies = new long[count];
+        try (ExcerptTailer tailer = queue.createTailer().toEnd()) {
+            System.out.println("ready");
+            for (int number = 0; number < count; number++) {
+                into.clear();
+                while (!tailer.readBytes(into)) {
+                    Thread.onSpinWait();
+                }
+                latencies[number] = System.nanoTime() - into.readLong(0);
+            }
+        }
+        StringBuilder line = new StringBuilder();
+        for (long latency : latencies) {
+            line.append(latency).append(' ');
+        }
+        System.out.println(line);
     }
 
     private static double read(File directory, int count) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.compare.systems.base import System
 from bench.compare.systems.chronicle import Chronicle
+from bench.compare.systems.floor import Floor
 from bench.compare.systems.kafka import Kafka
 from bench.compare.systems.lmdb import Lmdb
 from bench.compare.systems.nats import Nats
@@ -26,5 +27,6 @@ def all_systems(kafka_bootstrap: str | None = None) -> dict[str, System]:
         Lmdb(),
         Rocksdb(),
         Chronicle(),
+        Floor(),
     ]
     return {system.name: system for system in systems}

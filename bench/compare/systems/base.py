@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from bench.compare import usage
 from bench.compare.model import Side
-from bench.compare.process import Server, free_port, listens
+from bench.compare.process import Server, answers, free_port
+
+SETTLE_S, CALM_S = 3.0, 0.1
 
 
 class Running:
-    """A system that is up. `place` tells its clients where it is: plain strings."""
+    """A system that is up. `place` tells its clients where it is: plain strings.
 
-    def __init__(self, place: dict[str, str], servers: list[Server] | None = None) -> None:
-        self.place, self.servers = place, servers or []
+    `hello` is what its server answers to on the port `place["port"]`.
+    """
+
+    def __init__(self, place: dict[str, str], servers: list[Server] | None = None, hello: bytes = b"") -> None:
+        self.place, self.servers, self.hello = place, servers or [], hello
+        self._paused = False
 
     @property
     def directory(self) -> Path:
@@ -26,13 +33,38 @@ class Running:
         """The server's processes; none for a library."""
         return [pid for server in self.servers for pid in server.pids()]
 
-    def await_ready(self, ready: Callable[[], bool], timeout_s: float = 60.0) -> None:
-        """Until the last server is ready; ends all of them if it does not get so."""
+    def await_ready(self, timeout_s: float = 60.0) -> None:
+        """Until the last server answers; ends all of them if it does not."""
+        port = int(self.place["port"])
         try:
-            self.servers[-1].wait(ready, timeout_s)
+            self.servers[-1].wait(lambda: answers(port, self.hello), timeout_s)
         except BaseException:
             self.stop()
             raise
+
+    def pause(self) -> None:
+        """While others are measured: its processes get no time."""
+        if not self._paused:
+            self._paused = True
+            for server in self.servers:
+                server.pause()
+
+    def resume(self) -> None:
+        """Go on, until it answers again and has caught up with what it does by the clock."""
+        if self._paused:
+            self._paused = False
+            for server in self.servers:
+                server.resume()
+            self.await_ready()
+            self._settle()
+
+    def _settle(self) -> None:
+        deadline = time.monotonic() + SETTLE_S
+        while time.monotonic() < deadline:
+            before = usage.cpu_s(self.pids())
+            time.sleep(CALM_S)
+            if usage.cpu_s(self.pids()) - before <= CALM_S / 5:
+                return
 
     def stop(self) -> None:
         """End its processes."""
@@ -90,7 +122,7 @@ class Library:
 class PortServer(ABC):
     """A system that is a server on one port, started with a directory of its own."""
 
-    ready_s = 60.0
+    hello: bytes  # what its server answers to
 
     def place(self, directory: Path) -> dict[str, str]:
         """A port for a server that is not started yet."""
@@ -106,9 +138,9 @@ class PortServer(ABC):
         """With empty data in `directory`."""
         place = {**(place or self.place(directory)), "durability": durability}
         directory.mkdir(parents=True)
-        running = Running(place, self.launch(directory, place["port"], durability))
+        running = Running(place, self.launch(directory, place["port"], durability), self.hello)
         if wait:
-            running.await_ready(lambda: listens(int(place["port"])), self.ready_s)
+            running.await_ready()
         return running
 
 

@@ -14,7 +14,8 @@ VERSION = "2026.4"
 ARTIFACTS = (f"net.openhft:chronicle-queue:{VERSION}", "org.slf4j:slf4j-nop:1.7.36")
 SOURCE = Path(__file__).parents[1] / "java" / "ChronicleBench.java"
 SETTINGS = (
-    "LARGE_DAILY roll cycle, one writeBytes and readBytes a message with reused buffers, warmed up in its process"
+    "LARGE_DAILY roll cycle, one writeBytes and readBytes a message with reused buffers, warmed up in its process; for "
+    "latency sender and receiver spin"
 )
 
 

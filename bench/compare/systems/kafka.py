@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.compare.fetch import maven
 from bench.compare.model import CACHE, DISK, Absent, Side
-from bench.compare.process import Server, free_port, listens
+from bench.compare.process import Server, free_port
 from bench.compare.systems.base import Running
 
 VERSION = "4.2.0"
@@ -28,6 +28,8 @@ JVM = (
     "-Djava.awt.headless=true",
 )
 CLUSTER = "AAAAAAAAQACAAAAAAAAAAQ"
+HELLO = bytes.fromhex("0000000a 0012 0000 00000000 ffff")  # ApiVersions, version 0
+# the last line: while others are measured it is stopped, which its controller must not take for its death
 PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
@@ -47,6 +49,7 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
+broker.session.timeout.ms=3600000
 group.share.max.partition.max.record.locks=10000
 group.share.partition.max.record.locks=10000
 """
@@ -195,7 +198,7 @@ class Kafka:
         )
         if done.returncode:
             raise Absent(f"formatting failed: {(done.stdout + done.stderr).strip()[-300:]}")
-        return {"directory": str(directory), "bootstrap": f"127.0.0.1:{port}", "jars": jars}
+        return {"directory": str(directory), "bootstrap": f"127.0.0.1:{port}", "port": str(port), "jars": jars}
 
     def start(
         self, directory: Path, durability: str, *, wait: bool = True, place: dict[str, str] | None = None
@@ -208,10 +211,9 @@ class Kafka:
         properties = directory / "server.properties"
         flush = ("--override", "log.flush.interval.messages=1") if durability == DISK else ()
         command = [*self._java(*JVM), "kafka.Kafka", str(properties), *flush]
-        running = Running(place, [Server(command, directory / "server.log")])
+        running = Running(place, [Server(command, directory / "server.log")], HELLO)
         if wait:
-            port = int(place["bootstrap"].rpartition(":")[2])
-            running.await_ready(lambda: listens(port), 90)
+            running.await_ready(90)
         return running
 
     def _java(self, *options: str) -> list[str]:

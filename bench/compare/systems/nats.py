@@ -22,6 +22,7 @@ class Nats(PortServer):
     """nats-server from the path, or built from its Go module."""
 
     name = "nats"
+    hello = b"PING\r\n"
     sides = (Side("nats", "NATS JetStream", "nats:Nats", "Python", "socket", SETTINGS, CACHE),)
 
     def prepare(self, cache: Path) -> None:

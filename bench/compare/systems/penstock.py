@@ -32,7 +32,7 @@ class Penstock(Library):
             "poll_batches, values() as bytes objects",
             CACHE,
             {"read": "values"},
-            workloads=("consume", "consume-group"),
+            workloads=("consume", "consume-group", "footprint"),
         ),
         Side(
             "penstock-columns",

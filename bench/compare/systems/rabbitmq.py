@@ -26,6 +26,7 @@ class RabbitMQ(PortServer):
     """One node with its own epmd, from the path or unpacked from Debian's packages."""
 
     name = "rabbitmq"
+    hello = b"AMQP\x00\x00\x09\x01"
     sides = (_side("classic", DISK), _side("quorum", DISK), _side("stream", CACHE))
 
     def prepare(self, cache: Path) -> None:

@@ -20,6 +20,7 @@ class Redis(PortServer):
     """redis-server from the path or from Debian."""
 
     name = "redis"
+    hello = b"PING\r\n"
     sides = (Side("redis", "Redis streams", "redis:Redis", "Python", "socket", SETTINGS, CACHE),)
 
     def prepare(self, cache: Path) -> None:

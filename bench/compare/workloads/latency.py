@@ -6,6 +6,8 @@ takes that from its own clock (one clock for all processes of a machine). What a
 A sender waits for the next due time either asleep (it is then late by the scheduler's grain, and sends what became due
 together) or awake, which takes a core from whoever else needs it. Clients of a server do better with the first on few
 cores, libraries with the second; each client says which it uses.
+
+A client that receives in a program of its own gives the latencies that this took by the same clock.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from bench.compare import usage
 from bench.compare.child import Child
 from bench.compare.model import Turn
 from bench.compare.turn import Setting
@@ -73,11 +76,14 @@ def run(setting: Setting) -> Turn:
             sender.ready()
             receiver.go()
             receiver.receive()
+            before = usage.stolen_ticks()
             sender.go()
             sender.receive()
             found = receiver.receive(PATIENCE_S)
+            stolen, ticks = (after - old for after, old in zip(usage.stolen_ticks(), before, strict=True))
     turn = Turn(found["p50_us"])
     turn.more = {name: found[name] for name in ("p50_us", "p99_us", "p999_us", "max_us", "count")}
+    turn.more["stolen_percent"] = 100 * stolen / max(1, ticks)
     return turn
 
 
@@ -87,30 +93,38 @@ def work(client: Any, job: dict[str, Any], gate: Any) -> dict[str, Any]:
     warm = int(rate * WARM_S)
     count = int(rate * job["latency_seconds"]) + warm
     if job["role"] == "send":
+        client.ready_to_send(job["topic"], rate, count)
         gate.wait()
         client.send_paced(job["topic"], Schedule(rate, count, client.paced_by_sleep))
         return {"sent": count}
     client.create(job["topic"])
-    messages = client.receive(job["topic"])
-    next(messages)  # an empty list: it listens
+    topic, own_clock = job["topic"], hasattr(client, "latencies")
+    received = client.latencies(topic, count) if own_clock else taken(client.receive(topic))
+    next(received)  # an empty list: it listens
     gate.wait()
     gate.say(event="listening")
-    return histogram(messages, count, warm)
+    return histogram(received, count, warm)
 
 
-def histogram(messages: Iterator[list[bytes]], count: int, warm: int) -> dict[str, Any]:
+def taken(messages: Iterator[list[bytes]]) -> Iterator[list[int]]:
+    """Nanoseconds since each message was due, as it is received."""
+    for received in messages:
+        now = time.monotonic_ns()
+        yield [now - int(message[:19]) for message in received]
+
+
+def histogram(received: Iterator[list[int]], count: int, warm: int) -> dict[str, Any]:
     """Percentiles of the latencies of all but the first `warm` messages."""
     from hdrh.histogram import HdrHistogram
 
     latencies: list[int] = []
-    for received in messages:
-        now = time.monotonic_ns()
-        latencies += [now - int(message[:19]) for message in received]
+    for found in received:
+        latencies += found
         if len(latencies) >= count:
             break
     kept = HdrHistogram(100, 60 * NS, 3)
     for latency in latencies[warm:]:
         kept.record_value(max(100, latency))
     marks = {"p50_us": 50, "p99_us": 99, "p999_us": 99.9}
-    found = {name: kept.get_value_at_percentile(mark) / 1000 for name, mark in marks.items()}
-    return {**found, "max_us": kept.get_max_value() / 1000, "count": kept.get_total_count()}
+    marked = {name: kept.get_value_at_percentile(mark) / 1000 for name, mark in marks.items()}
+    return {**marked, "max_us": kept.get_max_value() / 1000, "count": kept.get_total_count()}
