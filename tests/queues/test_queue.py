@@ -508,6 +508,18 @@ def test_share_group_ordered_by_key(broker: penstock.Broker) -> None:
         assert values(shared.receive(wait=0)) == [b"2"]
 
 
+def test_share_groups_do_not_read_ahead_into_an_open_transaction(broker: penstock.Broker) -> None:
+    broker.create_topic("t")
+    with broker.producer(transactional_id="tx") as producer, broker.share_consumer("t", group="g") as shared:
+        broker.topic("t").append(b"plain")
+        producer.begin_transaction()
+        producer.send("t", b"bad")
+        producer.flush()
+        assert values(shared.receive(wait=0)) == [b"plain"]
+        producer.abort_transaction()
+        assert values(shared.receive(wait=0)) == []
+
+
 def test_share_groups_see_committed_transactions_only(broker: penstock.Broker) -> None:
     broker.create_topic("t")
     with broker.producer(transactional_id="tx") as producer, broker.share_consumer("t", group="g") as shared:

@@ -68,7 +68,7 @@ cdef class Appender:
         cdef Lane lane
         cdef BatchBuilder builder
         cdef int rc
-        if self._generation != self._catalog_bell.words.value or self._broker._closed:
+        if self._generation != self._catalog_bell.words.value or self._catalog_bell.closed:
             self._reload()
         lanes = self._lanes
         try:
@@ -151,7 +151,7 @@ cdef class Appender:
         cdef list given
         cdef int64_t timestamp
         cdef Py_ssize_t size
-        if self._generation != self._catalog_bell.words.value or self._broker._closed:
+        if self._generation != self._catalog_bell.words.value or self._catalog_bell.closed:
             self._reload()
         lanes = self._lanes
         given = _listed(values, "values", -1)
@@ -170,7 +170,7 @@ cdef class Appender:
         """Store the records of a builder in one batch, as `append_batch`; the builder stays the caller's, sealed."""
         cdef TopicLanes lanes
         cdef Lane lane
-        if self._generation != self._catalog_bell.words.value or self._broker._closed:
+        if self._generation != self._catalog_bell.words.value or self._catalog_bell.closed:
             self._reload()
         lanes = self._lanes
         if builder.size_bytes > lanes.max_message_bytes:
@@ -190,7 +190,7 @@ cdef class Appender:
         cdef Lookup lookup
         cdef Lane lane
         cdef int32_t number
-        if self._generation != self._catalog_bell.words.value or self._broker._closed:
+        if self._generation != self._catalog_bell.words.value or self._catalog_bell.closed:
             self._reload()
         number = self._lanes.choose(0 if partition is None else partition, NULL, -1)
         lookup = <Lookup>self._lookups.get(number)

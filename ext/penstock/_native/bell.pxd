@@ -14,3 +14,4 @@ cdef class Bell:
     cdef bell_word *words
     cdef readonly Py_ssize_t number
     cdef int64_t pause_ns
+    cdef public bint closed  # whose it is was closed, in this process

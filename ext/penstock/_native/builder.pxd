@@ -39,5 +39,8 @@ cdef class BatchBuilder:
         const char *headers, Py_ssize_t headers_size, int32_t header_count, int64_t timestamp_ms,
     ) noexcept nogil
     cdef int64_t write_values(self, Values values, int64_t count, int64_t timestamp_ms, Py_ssize_t limit_bytes) noexcept nogil
+    cpdef seal(
+        self, int codec=*, bint log_append_time=*, int64_t producer_id=*, int producer_epoch=*, int base_sequence=*, int attributes=*,
+    )
     cdef int write_crc(self) except -1
     cdef void reset_fast(self) noexcept

@@ -269,7 +269,7 @@ cdef class BatchBuilder:
             raise InvalidArgumentError(f"offsets[{bad}] to offsets[{bad + 1}] is {begin} to {end}; the buffer has {view.len} bytes")
         return start
 
-    def seal(self, int codec=0, bint log_append_time=False, int64_t producer_id=-1, int producer_epoch=-1, int base_sequence=-1, int attributes=0):
+    cpdef seal(self, int codec=0, bint log_append_time=False, int64_t producer_id=-1, int producer_epoch=-1, int base_sequence=-1, int attributes=0):
         """Compress, write header and CRC. From now on the object exports the sealed batch. `attributes`: more bits of them."""
         cdef Py_ssize_t payload = self.size_bytes - BATCH_HEADER_BYTES
         cdef char *out = self.data

@@ -64,10 +64,10 @@ cdef extern from "control.h" nogil:
         PENSTOCK_CONTROL_SIZE
         PENSTOCK_FLAG_DELETED
         PENSTOCK_FLAG_TRANSACTIONS
+        PENSTOCK_HAVE_ROBUST
         PENSTOCK_BELLS_SIZE
         PENSTOCK_BELL_COUNT
         PENSTOCK_HAVE_FUTEX
-        PENSTOCK_HAVE_ROBUST
 
     control_slot *control_published(control_file *c)
     void control_snapshot(control_file *c, control_slot *out)

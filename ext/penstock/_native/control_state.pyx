@@ -55,17 +55,19 @@ def read_control(str path not None):
 
     Keys: those of a published slot, and `incarnation`, `boot_id`, `checkpoint` (a slot known to be on the disk, or None).
     """
-    cdef control_file *c
-    cdef control_slot slot
-    cdef Mapping map
-    cdef dict result
     try:
-        map = Mapping(path, PENSTOCK_CONTROL_SIZE, False, False)
+        return control_state(Mapping(path, PENSTOCK_CONTROL_SIZE, False, False))
     except FileNotFoundError:
         return None
+
+
+cdef dict control_state(Mapping map):
+    """The same, of a file that is mapped."""
+    cdef control_file *c = <control_file *>map.data
+    cdef control_slot slot
+    cdef dict result
     if map.file_size() < PENSTOCK_CONTROL_SIZE:
         return None
-    c = <control_file *>map.data
     if memcmp(c.magic, PENSTOCK_CONTROL_MAGIC, 8) != 0 or c.version != PENSTOCK_CONTROL_VERSION:
         return None
     control_snapshot(c, &slot)

@@ -73,9 +73,13 @@ typedef struct {
     delivery_control *control;
     char **chunks; /* by number - first */
     char **links;  /* likewise; NULL unless ordered */
-    delivery_slot *slots;
-    int64_t first;
+    delivery_slot *slots; /* NULL unless ordered */
+    int64_t first, count; /* number of the first chunk, and how many are mapped */
 } delivery_view;
+
+static inline int view_mapped(const delivery_view *v, int64_t offset) {
+    return (uint64_t)((offset >> DELIVERY_CHUNK_BITS) - v->first) < (uint64_t)v->count;
+}
 
 static inline uint64_t *view_word(delivery_view *v, int64_t offset) {
     return (uint64_t *)(v->chunks[(offset >> DELIVERY_CHUNK_BITS) - v->first] + DELIVERY_WORDS_AT) + (offset & (DELIVERY_CHUNK - 1));
@@ -167,6 +171,20 @@ static inline uint64_t word_settle(uint64_t w, int64_t receipt, int action, int6
     return WORD_STALE;
 }
 
+/* Acknowledge without the lock, which ordered groups need. 1 done, 0 it was done before, -1 it takes the lock, or is stale. */
+static inline int view_accept(delivery_view *v, int64_t offset, int64_t receipt) {
+    uint64_t *p, w, next;
+    if (v->slots || !view_mapped(v, offset) || offset < v->control->start) return -1;
+    p = view_word(v, offset);
+    do {
+        w = word_get(p);
+        next = word_settle(w, receipt, ACCEPT, 0);
+        if (next == WORD_STALE) return -1;
+        if (next == w) return 0;
+    } while (!word_cas(p, w, next));
+    return 1;
+}
+
 /* Before a word becomes visible earlier. Under the lock. */
 static inline void view_lower(delivery_view *v, int64_t offset, int64_t visible) {
     uint64_t bound = (uint64_t)visible << VISIBLE_SHIFT;
@@ -250,14 +268,11 @@ static inline void view_rebuild(delivery_view *v) {
 
 typedef struct { int64_t offset; uint64_t word, before; int64_t first_ms; } delivery_claim; /* the word after and before the claim */
 
-static inline int claim_one(delivery_view *v, int64_t offset, uint64_t bound, int parked, int64_t until, delivery_claim *out) {
-    uint64_t *p = view_word(v, offset), w = word_get(p), next;
-    for (;;) {
-        if (!(w < bound || (parked && word_visible(w) == VISIBLE_PARKED))) return 0;
-        next = word_acquire(w, until);
-        if (word_cas(p, w, next)) break;
-        w = word_get(p);
-    }
+/* Acquire the record, unless it was acknowledged just now; only what is in flight may change without the lock. */
+static inline int claim_one(uint64_t *p, uint64_t w, int64_t offset, int64_t until, delivery_claim *out) {
+    uint64_t next = word_acquire(w, until);
+    if (word_state(w) == AVAILABLE) word_put(p, next);
+    else if (!word_cas(p, w, next)) return 0;
     out->offset = offset;
     out->word = next;
     out->before = w;
@@ -305,10 +320,7 @@ static inline int64_t view_claim_pass(delivery_view *v, int64_t now, int64_t unt
                             continue;
                         }
                     }
-                    if (claim_one(v, at, bound, 0, until, out + taken)) {
-                        taken++;
-                        w = word_get(words + at);
-                    }
+                    w = claim_one(words + at, w, at, until, out + taken) ? out[taken++].word : word_get(words + at);
                 }
                 if (w < least) least = w;
             }
@@ -338,10 +350,12 @@ static inline int64_t view_claim(delivery_view *v, int64_t now, int64_t until, i
         int64_t n = out[i].offset;
         uint32_t step;
         while ((step = view_link(v, n)->next) != 0) {
+            uint64_t w;
             n += step;
-            if (word_state(word_get(view_word(v, n))) >= ACKNOWLEDGED) continue;
+            w = word_get(view_word(v, n));
+            if (word_state(w) >= ACKNOWLEDGED) continue;
             view_lower(v, n, until);
-            if (claim_one(v, n, bound, 1, until, out + taken)) {
+            if ((w < bound || word_visible(w) == VISIBLE_PARKED) && claim_one(view_word(v, n), w, n, until, out + taken)) {
                 taken++;
                 view_touch(v, n);
             }

@@ -4,29 +4,26 @@ Thread and process safety: words are claimed under the group's lock; reading has
 Crash policy: a claim that was not handed out comes back at its time-out.
 """
 
+from cpython.pythread cimport NOWAIT_LOCK, WAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock, PyThread_release_lock
 from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 
-from penstock._native.control cimport PENSTOCK_FLAG_TRANSACTIONS, lock_release, monotonic_ns
+from penstock._native.control cimport lock_release, monotonic_ns
 from penstock._native.delivery_states cimport DeliveryStates
 from penstock._native.delivery_view cimport *
 from penstock._native.lane cimport system_time_ms
 from penstock._native.message cimport Message
+from penstock._native.message_reader cimport MessageReader
 from penstock._native.metrics cimport METRICS_SAMPLE, metrics_add, metrics_observe_shared
-from penstock._native.log_region cimport LogRegion
 from penstock._native.partition cimport Partition
-from penstock._native.records cimport Record, RecordCursor
 
-from _thread import allocate_lock as _allocate_lock
-
-from penstock.errors import CorruptionError, OffsetOutOfRangeError
+from penstock.errors import CorruptionError
 
 
 cdef extern from "<unistd.h>" nogil:
     int getpid()
 
 cdef enum:
-    FETCH_BYTES = 1 << 18
     ADVANCE = 1 << 16
     REASON_DELIVERY_LIMIT = 1
     REASON_MISSING = 8
@@ -43,15 +40,31 @@ cdef class Delivery(DeliveryStates):
 
     def __init__(self, str directory not None, Partition log not None, uint64_t incarnation, str boot_id not None, bint ordered, Py_ssize_t decompressed_limit_bytes):
         DeliveryStates.__init__(self, directory, log, incarnation, boot_id, ordered, decompressed_limit_bytes)
-        self.reading = _allocate_lock()
-        self.cursor = RecordCursor(log.topic, log.number)
-        self.cursor.decompressed_limit_bytes = decompressed_limit_bytes
+        self._renew_reading()
+        self.reader = MessageReader(log, decompressed_limit_bytes)
 
     def after_fork(self):
         """In the child of a fork: its own half of the locks."""
         DeliveryStates.after_fork(self)
-        self.reading = _allocate_lock()
-        self.region = None
+        self._renew_reading()  # the parent's may be held, for ever
+        self.reader.forget()
+
+    def __dealloc__(self):
+        if self.reading != NULL:
+            PyThread_free_lock(self.reading)
+
+    cdef int _renew_reading(self) except -1:
+        self.reading = PyThread_allocate_lock()
+        if self.reading == NULL:
+            raise MemoryError()
+        return 0
+
+    cdef int _begin_reading(self) except -1:
+        """Take the lock of reading, waiting without the GIL."""
+        if not PyThread_acquire_lock(self.reading, NOWAIT_LOCK):
+            with nogil:
+                PyThread_acquire_lock(self.reading, WAIT_LOCK)
+        return 0
 
     def claim(self, queue not None, list out not None, int64_t now_ms, int64_t until_ms, Py_ssize_t wanted, int64_t failures_max):
         """Acquire up to `wanted` messages until `until_ms` (with `now_ms` -1: so long from the machine's time) and append them to `out`; returns those that failed too often, to be
@@ -60,10 +73,8 @@ cdef class Delivery(DeliveryStates):
         Raises `CorruptionError` when the first one cannot be read: a failure, hidden for as long as it was asked for.
         """
         cdef delivery_claim *claims
-        cdef int64_t n, i, taken_in
-        cdef Message message
-        cdef list exhausted = None
-        cdef bint dead
+        cdef int64_t n, taken_in
+        cdef list exhausted
         cdef Py_ssize_t had = len(out)
         if wanted < 1:
             return None
@@ -87,42 +98,57 @@ cdef class Delivery(DeliveryStates):
                 self._prepare_next()
             if self.ordered:
                 qsort(claims, n, sizeof(delivery_claim), _by_offset)
-            with self.reading:
-                for i in range(n):
-                    try:
-                        message = self._read(queue, claims[i].offset)
-                    except CorruptionError:
-                        if i > 0:
-                            self._give_back(claims, i, n)  # the next call begins with it
-                            break
-                        self._give_back(claims, 1, n)
-                        dead = failures_max > 0 and word_failures(claims[0].word) + 1 >= failures_max
-                        self.settle(
-                            claims[0].offset, word_acquired(claims[0].word), REJECT if dead else FAIL,
-                            REASON_DELIVERY_LIMIT if dead else until_ms,
-                        )
-                        if dead and self.metrics != NULL:
-                            metrics_add(&self.metrics.dead, 1)
-                        raise
-                    except BaseException:
-                        self._give_back(claims, i, n)
-                        raise
-                    if message is None:
-                        self.settle(claims[i].offset, word_acquired(claims[i].word), REJECT, REASON_MISSING)
-                        continue
-                    message.receipt = word_acquired(claims[i].word)
-                    message.failures = word_failures(claims[i].word)
-                    message.first_ms = claims[i].first_ms
-                    if message.failures >= MARKED or failures_max > 0 and message.failures >= failures_max:
-                        if exhausted is None:
-                            exhausted = []
-                        exhausted.append((message, COUNT_MAX - message.failures, word_visible(claims[i].before)) if message.failures >= MARKED else (message, REASON_DELIVERY_LIMIT, None))
-                    else:
-                        out.append(message)
+            self._begin_reading()
+            try:
+                exhausted = self._hand_out(queue, out, claims, n, until_ms, failures_max)
+            finally:
+                PyThread_release_lock(self.reading)
             self._count(claims, n, out, had, now_ms)
         finally:
             free(claims)
         return exhausted
+
+    cdef list _hand_out(self, queue, list out, delivery_claim *claims, int64_t n, int64_t until_ms, int64_t failures_max):
+        """Read what was claimed and append it to `out`; what failed too often is returned instead. Under the lock of reading."""
+        cdef int64_t i = 0
+        cdef Message message
+        cdef list exhausted = None
+        try:
+            while i < n:
+                message = self.reader.read(queue, self, claims[i].offset)
+                i += 1
+                if message is None:
+                    self.settle(claims[i - 1].offset, word_acquired(claims[i - 1].word), REJECT, REASON_MISSING)
+                    continue
+                message.receipt = word_acquired(claims[i - 1].word)
+                message.failures = word_failures(claims[i - 1].word)
+                message.first_ms = claims[i - 1].first_ms
+                if message.failures >= MARKED or failures_max > 0 and message.failures >= failures_max:
+                    if exhausted is None:
+                        exhausted = []
+                    exhausted.append((message, COUNT_MAX - message.failures, word_visible(claims[i - 1].before)) if message.failures >= MARKED else (message, REASON_DELIVERY_LIMIT, None))
+                else:
+                    out.append(message)
+        except CorruptionError:
+            if i == 0:
+                self._give_back(claims, 1, n)
+                self._refuse(&claims[0], until_ms, failures_max)
+                raise
+            self._give_back(claims, i, n)  # the next call begins with it
+        except BaseException:
+            self._give_back(claims, i, n)
+            raise
+        return exhausted
+
+    cdef int _refuse(self, delivery_claim *claim, int64_t until_ms, int64_t failures_max) except -1:
+        """A message that cannot be read failed: hidden until then, or dead."""
+        cdef bint dead = failures_max > 0 and word_failures(claim.word) + 1 >= failures_max
+        self.settle(
+            claim.offset, word_acquired(claim.word), REJECT if dead else FAIL, REASON_DELIVERY_LIMIT if dead else until_ms,
+        )
+        if dead and self.metrics != NULL:
+            metrics_add(&self.metrics.dead, 1)
+        return 0
 
     cdef int64_t _claim(self, delivery_claim *claims, int64_t now_ms, int64_t until_ms, int64_t wanted) except -1:
         """Acquire up to `wanted`; how many. A long backlog is taken in by chunks, one ahead of what was touched, so that nobody
@@ -159,7 +185,7 @@ cdef class Delivery(DeliveryStates):
             message = out[had + place]
             message.received_ns = monotonic_ns()
             message.weight = handed_out * (METRICS_SAMPLE if handed_out < METRICS_SAMPLE else 1)
-            metrics_observe_shared(&self.metrics.wait_ms, max(now_ms - message.record.timestamp_ms, 0), message.weight)
+            metrics_observe_shared(&self.metrics.wait_ms, max(now_ms - message.timestamp_ms, 0), message.weight)
         return 0
 
     cdef int _note_firsts(self, delivery_claim *claims, int64_t n, int64_t now_ms, int64_t until_ms) except -1:
@@ -185,58 +211,15 @@ cdef class Delivery(DeliveryStates):
             self.settle(claims[i].offset, word_acquired(claims[i].word), UNDO, 0)
         return 0
 
-    cdef Message _read(self, queue, int64_t offset):
-        """The message at an offset; None when there is no record."""
-        cdef Record record
-        cdef Message message
-        record = self._record_at(offset)
-        if record is None:
-            return None
-        message = Message.__new__(Message)
-        message.record = record
-        message.queue = queue
-        message.delivery = self
-        return message
-
-    cdef Record _record_at(self, int64_t offset):
-        cdef Record record
-        cdef LogRegion region
-        while True:
-            if self.region is None or offset < self.cursor.next_offset or offset >= self.region.next_offset:
-                try:
-                    region = self.log.fetch(offset, FETCH_BYTES, self.region)
-                except OffsetOutOfRangeError:
-                    self.region = None
-                    return None  # retention was faster
-                self.region = None  # in case feeding it fails
-                if region is None:
-                    return None
-                if self.log.control.flags & PENSTOCK_FLAG_TRANSACTIONS:
-                    self.cursor.aborted = (<object>self.log).aborted_in(offset, region.next_offset)
-                self.cursor.feed(region, offset)
-                self.region = region
-            self.cursor.from_offset = offset
-            try:
-                record = self.cursor._advance()
-            except BaseException:
-                self.region = None
-                raise
-            if record is None:
-                if self.region.next_offset > offset:
-                    return None
-                self.region = None
-                continue
-            if record.offset != offset:
-                self.region = None  # it may be asked for next
-                return None
-            return record
-
     def read(self, queue, int64_t offset):
         """The message at an offset, not received (`delivery_count` as of now), or None."""
         cdef Message message
         cdef uint64_t word
-        with self.reading:
-            message = self._read(queue, offset)
+        self._begin_reading()
+        try:
+            message = self.reader.read(queue, self, offset)
+        finally:
+            PyThread_release_lock(self.reading)
         if message is not None:
             word = self._word(offset)
             message.receipt = word_acquired(word)

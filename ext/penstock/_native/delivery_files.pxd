@@ -32,5 +32,4 @@ cdef class DeliveryFiles:
     cdef int _let_go(self) except -1
     cdef int _prepare(self, int64_t number) except -1
     cdef int64_t *_first(self, int64_t offset, bint make) except? NULL
-    cdef bint _mapped(self, int64_t offset) noexcept
     cdef int _acquire(self) except -1

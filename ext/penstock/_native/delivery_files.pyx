@@ -157,6 +157,7 @@ cdef class DeliveryFiles:
     cdef int _fill(self) except -1:
         cdef Py_ssize_t i
         cdef Mapping map, links
+        self.view.count = 0
         free(self.view.chunks)
         free(self.view.links)
         self.view.chunks = <char **>calloc(len(self.maps) + 1, sizeof(char *))
@@ -168,6 +169,7 @@ cdef class DeliveryFiles:
             self.view.chunks[i] = map.data
             if links is not None:
                 self.view.links[i] = links.data
+        self.view.count = len(self.maps)
         return 0
 
     cdef int _let_go(self) except -1:
@@ -231,10 +233,6 @@ cdef class DeliveryFiles:
             self.new_files = False
             _sync(Mapping(self.directory, 0))
             _sync(Mapping(os.path.dirname(self.directory), 0))
-
-    cdef bint _mapped(self, int64_t offset) noexcept:
-        cdef int64_t chunk = (offset >> DELIVERY_CHUNK_BITS) - self.view.first
-        return 0 <= chunk < <int64_t>len(self.maps)
 
     # --- the lock ------------------------------------------------------------------------------------------------
 

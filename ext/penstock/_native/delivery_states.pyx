@@ -62,21 +62,10 @@ cdef class DeliveryStates(DeliveryIntake):
 
     cdef int accept(self, int64_t offset, int64_t receipt) except -1:
         """Acknowledge: one compare and swap (in ordered groups under the lock). 1 when the caller has to count it."""
-        cdef uint64_t word, after
-        cdef uint64_t *place
-        if self.ordered or not self._mapped(offset) or offset < self.control.start:
-            self.settle(offset, receipt, ACCEPT, 0)
-            return 0
-        place = view_word(&self.view, offset)
-        while True:
-            word = word_get(place)
-            after = word_settle(word, receipt, ACCEPT, 0)
-            if after == WORD_STALE:
-                raise self._stale(offset, receipt, word)
-            if after == word:
-                return 0
-            if word_cas(place, word, after):
-                return 1
+        cdef int done = view_accept(&self.view, offset, receipt)
+        if done >= 0:
+            return done
+        return self.settle(offset, receipt, ACCEPT, 0)
 
     cpdef int settle(self, int64_t offset, int64_t receipt, int action, int64_t visible) except -1:
         """Change an acquired message's state (see `delivery.h`); `StaleReceiptError` when the receipt is not the latest."""
@@ -91,7 +80,7 @@ cdef class DeliveryStates(DeliveryIntake):
                 raise self._stale(offset, receipt, 0)
             if offset >= self.control.frontier:
                 raise self._stale(offset, receipt, 0)
-            if not self._mapped(offset):
+            if not view_mapped(&self.view, offset):
                 self._ensure(self.control.frontier)
             place = view_word(&self.view, offset)
             while True:

@@ -62,6 +62,7 @@ cdef extern from "delivery.h" nogil:
         char **links
         delivery_slot *slots
         int64_t first
+        int64_t count
 
     ctypedef struct delivery_claim:
         int64_t offset
@@ -78,6 +79,8 @@ cdef extern from "delivery.h" nogil:
         int64_t oldest
 
     uint64_t *view_word(delivery_view *v, int64_t offset)
+    bint view_mapped(const delivery_view *v, int64_t offset)
+    int view_accept(delivery_view *v, int64_t offset, int64_t receipt)
     uint64_t *view_minimum(delivery_view *v, int64_t offset)
     uint64_t *view_chunk_minimum(delivery_view *v, int64_t offset)
     int64_t *view_chunk_dead(delivery_view *v, int64_t offset)

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 from penstock._native.delivery_states cimport DeliveryStates
 from penstock._native.control cimport monotonic_ns
-from penstock._native.delivery_view cimport count_up
+from penstock._native.delivery_view cimport count_up, view_accept
 from penstock._native.metrics cimport metrics_observe_shared
 
 from penstock.errors import InvalidTypeError, StaleReceiptError
@@ -26,9 +26,12 @@ def accept(Message message not None):
 
 
 @cython.no_gc  # nothing that it refers to refers to messages
-@cython.freelist(512)
+@cython.freelist(1024)
 cdef class Message:
     """One received message. Settle it by `ack`, `nack` or `reject` before its visibility time-out, or `extend` that.
+
+    `value`: the body, bytes (or None). `key`: the record's key, bytes or None. `offset`: where it is stored in its partition.
+    `timestamp_ms`: when it was sent, milliseconds since the epoch.
 
     As a context manager: acknowledges on leaving, and when an exception leaves, nacks (a failure).
     """
@@ -36,52 +39,32 @@ cdef class Message:
     @property
     def id(self):
         """The message's name: `<topic>-<partition>-<offset>`."""
-        return f"{self.record.source.topic}-{self.record.source.partition}-{self.record.offset}"
+        return f"{self.delivery.log.topic}-{self.delivery.log.number}-{self.offset}"
 
     @property
     def topic(self):
         """The topic it is stored in."""
-        return self.record.source.topic
+        return self.delivery.log.topic
 
     @property
     def partition(self):
         """The partition it is stored in."""
-        return self.record.source.partition
-
-    @property
-    def offset(self):
-        """Its offset there."""
-        return self.record.offset
-
-    @property
-    def value(self):
-        """The body, bytes (or None)."""
-        return self.record.value
-
-    @property
-    def key(self):
-        """The record's key, bytes or None."""
-        return self.record.key
+        return self.delivery.log.number
 
     @property
     def group_id(self):
         """Its message group (the record's key), or None."""
-        return None if self.record.key is None else (<bytes>self.record.key).decode("utf-8", "surrogateescape")
+        return None if self.key is None else (<bytes>self.key).decode("utf-8", "surrogateescape")
 
     @property
     def headers(self):
         """Headers as a new list of (str, bytes or None), without those that the queue itself uses."""
-        return [pair for pair in self.record.pairs or () if not pair[0].startswith("penstock.")]
+        return [pair for pair in self.pairs or () if not pair[0].startswith("penstock.")]
 
     @property
     def all_headers(self):
         """Every header as a new list of (str, bytes or None)."""
-        return list(self.record.pairs or ())
-
-    @property
-    def timestamp_ms(self):
-        """When it was sent, milliseconds since the epoch."""
-        return self.record.timestamp_ms
+        return list(self.pairs or ())
 
     @property
     def delivery_count(self):
@@ -102,26 +85,26 @@ cdef class Message:
     @property
     def attributes(self):
         """What SQS calls system attributes, under its names: a new dict of str."""
-        found = {"SentTimestamp": str(self.record.timestamp_ms), "ApproximateReceiveCount": str(self.receipt)}
+        found = {"SentTimestamp": str(self.timestamp_ms), "ApproximateReceiveCount": str(self.receipt)}
         if self.first_ms:
             found["ApproximateFirstReceiveTimestamp"] = str(self.first_ms)
-        if self.record.key is not None:
+        if self.key is not None:
             found["MessageGroupId"] = self.group_id
-        for name, value in self.record.pairs or ():
+        for name, value in self.pairs or ():
             if name == "penstock.deduplication-id" and value is not None:
                 found["MessageDeduplicationId"] = value.decode("utf-8", "surrogateescape")
-        found["SequenceNumber"] = f"{self.record.offset:020d}"
+        found["SequenceNumber"] = f"{self.offset:020d}"
         return found
 
     @property
     def receipt_handle(self):
         """Names this delivery, for `Queue.delete` and `Queue.change_visibility`, in any process."""
-        return f"{self.record.source.partition}.{self.record.offset}.{self.receipt}"
+        return f"{self.delivery.log.number}.{self.offset}.{self.receipt}"
 
     @property
     def priority(self):
         """Its priority; 0 is the lowest."""
-        return self.queue.priority_of(self.record.source.partition)
+        return self.queue.priority_of(self.delivery.log.number)
 
     def ack(self):
         """It was dealt with: never delivered to this group again. `StaleReceiptError` when it was received again since."""
@@ -131,7 +114,7 @@ cdef class Message:
             self.accept()
 
     cdef int accept(self) except -1:
-        if self.delivery.accept(self.record.offset, self.receipt):
+        if self.delivery.accept(self.offset, self.receipt):
             count_up(&self.delivery.control.acknowledgements, 1)
         self.settled = True
         if self.weight:
@@ -187,17 +170,18 @@ def ack_many(messages):
     cdef DeliveryStates delivery
     cdef DeliveryStates counted = None
     cdef int64_t count = 0
+    cdef int done
     cdef set synced = None
+    cdef list given
     stale = []
-    if not isinstance(messages, (list, tuple)):
-        try:
-            messages = list(messages)  # looked through twice
-        except TypeError:
-            raise InvalidTypeError(f"messages is {type(messages).__name__}; an iterable of received messages is needed") from None
-    for item in messages:
+    try:
+        given = list(messages)  # looked through twice
+    except TypeError:
+        raise InvalidTypeError(f"messages is {type(messages).__name__}; an iterable of received messages is needed") from None
+    for item in given:
         if not isinstance(item, Message):
             raise InvalidTypeError(f"messages has a {type(item).__name__}; received messages are needed")
-    for item in messages:
+    for item in given:
         message = <Message>item
         delivery = message.delivery
         if delivery is not counted:
@@ -207,13 +191,17 @@ def ack_many(messages):
             if delivery.sync_each:
                 synced = synced or set()
                 synced.add(delivery)
-        try:
-            count += delivery.accept(message.record.offset, message.receipt)
-            message.settled = True
-            if message.weight:
-                _observe(message)
-        except StaleReceiptError:
-            stale.append(message)
+        done = view_accept(&delivery.view, message.offset, message.receipt)
+        if done < 0:
+            try:
+                done = delivery.accept(message.offset, message.receipt)
+            except StaleReceiptError:
+                stale.append(message)
+                continue
+        count += done
+        message.settled = True
+        if message.weight:
+            _observe(message)
     if count:
         count_up(&counted.control.acknowledgements, count)
     if synced:

@@ -4,7 +4,7 @@ Thread and process safety: any number of threads and processes append and fetch;
 once when `append` returns. The lock is only waited for without the GIL. What is rare (rolling, mapping another segment,
 recovery) is Python, in the subclass `penstock.storage.partition_log.PartitionLog`: `_refresh_writer(min_bytes)`,
 `_roll(base_offset, batch_bytes)`, `_count_bytes()`, `_make_room()`, `_segment_of(offset, active)`, `_segment_after(base, active)`,
-`_reopen_segment(base)`, `_sync_segments(first, last)`, `_load_transactions()`.
+`_reopen_segment(base)`, `_map_indexes(segment)`, `_sync_segments(first, last)`, `_load_transactions()`.
 
 Crash policy: see `control.h`.
 """
@@ -21,6 +21,7 @@ from penstock._native.control cimport (
     PENSTOCK_CONTROL_VERSION,
     PENSTOCK_FLAG_DELETED,
     PENSTOCK_FLAG_TRANSACTIONS,
+    PENSTOCK_HAVE_ROBUST,
     bell_ring,
     bell_ring_always,
     control_checksum,
@@ -37,7 +38,7 @@ from penstock._native.control cimport (
     sync_gather,
     word_wait,
 )
-from penstock._native.control_state cimport fill_slot, slot_dict
+from penstock._native.control_state cimport control_state, fill_slot, slot_dict
 from penstock._native.format cimport (
     ATTRIBUTE_CONTROL,
     ATTRIBUTE_TRANSACTIONAL,
@@ -99,7 +100,7 @@ cdef class Partition:
         self.topic = topic
         self.number = number
         self.control_map = Mapping(control_path, PENSTOCK_CONTROL_SIZE, True, False)
-        self.sync_map = Mapping(control_path, 0, True, False)
+        self.sync_map = self.control_map if PENSTOCK_HAVE_ROBUST else Mapping(control_path, 0, True, False)
         self.control = <control_file *>self.control_map.data
         self.bell = Bell(bells, bell)
         memset(&self.writer, 0, sizeof(self.writer))
@@ -387,6 +388,10 @@ cdef class Partition:
         memcpy(self.control.magic, PENSTOCK_CONTROL_MAGIC, 8)
         self._reset_locks()
 
+    def _read_control(self):
+        """See `control_state.read_control`; may be asked before `_initialise`."""
+        return control_state(self.control_map)
+
     def _renew(self, uint64_t incarnation):
         """All processes died but the machine did not: keep the state, make the locks anew."""
         cdef int rc = lock_init(&self.control.writer_lock.mutex) or lock_init(&self.control.sync_lock.mutex)
@@ -584,7 +589,9 @@ cdef class Partition:
             entered = True
         else:
             segment = self._segment_of(offset, slot.active_base_offset)
-            position = segment.first_position(offset, self._entries(segment, &slot, INDEX_ENTRY_BYTES))
+            position = 0
+            if offset != segment.base_offset:
+                position = segment.first_position(offset, self._entries(segment, &slot, INDEX_ENTRY_BYTES))
         if segment.base_offset == slot.active_base_offset and slot.end_position > segment.log.length:
             segment = self._reopen_segment(segment.base_offset)
         while True:
@@ -610,7 +617,10 @@ cdef class Partition:
         return segment.sealed_size
 
     cdef int64_t _entries(self, ReadSegment segment, control_slot *slot, int width) except -1:
-        cdef Mapping index = segment.index if width == INDEX_ENTRY_BYTES else segment.time_index
+        cdef Mapping index
+        if not segment.indexed:
+            self._map_indexes(segment)
+        index = segment.index if width == INDEX_ENTRY_BYTES else segment.time_index
         if index is None:
             return 0
         if segment.base_offset == slot.active_base_offset:

@@ -9,3 +9,4 @@ cdef class ReadSegment:
     cdef readonly Mapping time_index
     cdef readonly int64_t base_offset
     cdef int64_t sealed_size
+    cdef bint indexed  # whether the indexes were looked for

@@ -30,14 +30,18 @@ cdef int64_t _entries_upto(const char *entries, int64_t count, int width, int64_
 
 
 cdef class ReadSegment:
-    """A segment as readers see it: its log and indexes, mapped for reading."""
+    """A segment as readers see it: its log, and once something is looked up in them its indexes, mapped for reading."""
 
-    def __init__(self, Mapping log not None, Mapping index, Mapping time_index, int64_t base_offset):
+    def __init__(self, Mapping log not None, int64_t base_offset):
         self.log = log
-        self.index = index
-        self.time_index = time_index
         self.base_offset = base_offset
         self.sealed_size = -1
+
+    def set_indexes(self, Mapping index, Mapping time_index):
+        """Look up in these; None: batches are looked through instead."""
+        self.index = index
+        self.time_index = time_index
+        self.indexed = True
 
     def first_position(self, int64_t offset, int64_t entries):
         """Where to start looking for the batch that holds `offset`: the position of an earlier batch, from the index."""

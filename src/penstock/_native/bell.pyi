@@ -3,6 +3,7 @@ class Bells:
 
 class Bell:
     number: int
+    closed: bool
     def __init__(self, bells: Bells, number: int) -> None: ...
     @property
     def value(self) -> int: ...

@@ -27,13 +27,15 @@ from penstock._native.read_segment import ReadSegment
 from penstock._native.records import RecordCursor
 from penstock._native.words import OpenTransactions
 from penstock.errors import CorruptionError, InvalidTypeError, OffsetOutOfRangeError, UnknownTopicError
-from penstock.storage.recovery import Incarnation, make_ready
+from penstock.storage.recovery import Incarnation, alone, make_ready
 from penstock.storage.segment_file import (
+    CONTROL_FILE,
     INDEX_BYTES,
     SUFFIXES,
     TIME_INDEX_BYTES,
     TRANSACTIONS_FILE,
     bases_in,
+    has_file,
     segment_file_size,
     segment_path,
     sync_directory,
@@ -78,9 +80,10 @@ class PartitionLog(Partition):
         self._aborted: tuple[int, list[AbortedTransaction]] = (0, [])
         self.entry = f"{topic}\t{number}\n".encode()
         """Names the partition in the record of a transaction."""
-        control = make_ready(directory, topic, number, bells, incarnation)
-        super().__init__(topic, number, str(control), bells, 0)
-        if (directory / TRANSACTIONS_FILE).exists():
+        with alone(directory) as fd:
+            super().__init__(topic, number, f"{directory}/{CONTROL_FILE}", bells, 0)
+            make_ready(self, directory, fd, incarnation)
+        if has_file(directory, TRANSACTIONS_FILE):
             self._load_transactions()
             self._mark_transactional()
         self.configure(config)
@@ -309,28 +312,42 @@ class PartitionLog(Partition):
 
     def _open_segment(self, base: int) -> ReadSegment:
         state = self._state()
-        lengths = {suffix: segment_file_size(self.directory, base, suffix) for suffix in SUFFIXES}
+        path = f"{self.directory}/{base:020d}.log"
+        size = segment_file_size(self.directory, base, ".log")
+        if size < 0:
+            raise os_error(2, path, "opening")
         if base == state["active_base_offset"]:
             size = max(self.config.segment_bytes, state["end_position"])
-            entries = size // 4096 + 1
-            lengths[".log"] = size
-            lengths[".index"] = (
-                entries * INDEX_BYTES if lengths[".index"] >= state["index_entries"] * INDEX_BYTES else -1
-            )
-            needed = state["time_index_entries"] * TIME_INDEX_BYTES
-            lengths[".timeindex"] = entries * TIME_INDEX_BYTES if lengths[".timeindex"] >= needed else -1
-        maps = [
-            Mapping(f"{self.directory}/{base:020d}{suffix}", lengths[suffix]) if lengths[suffix] >= 0 else None
-            for suffix in SUFFIXES
-        ]
-        log, index, time_index = maps
-        if log is None:
-            raise os_error(2, str(segment_path(self.directory, base, ".log")), "opening")
-        segment = ReadSegment(log, index, time_index, base)
+        segment = ReadSegment(Mapping(path, size), base)
         while len(self._segments) >= READ_SEGMENTS:
             self._segments.pop(next(iter(self._segments)))
         self._segments[base] = segment
         return segment
+
+    def _map_indexes(self, segment: ReadSegment) -> None:
+        """Before the first look into the indexes of a segment: map those that are there and belong to its log."""
+        self._lock()  # compaction puts a segment's files in place under it
+        try:
+            maps = self._index_maps(segment)
+        finally:
+            self._unlock()
+        segment.set_indexes(*maps)
+
+    def _index_maps(self, segment: ReadSegment) -> list[Mapping | None]:
+        base, state = segment.base_offset, self._state()
+        if not _is_file(segment.log, f"{self.directory}/{base:020d}.log"):
+            return [None, None]  # what is there now tells of another log
+        entries = max(self.config.segment_bytes, state["end_position"]) // 4096 + 1
+        maps: list[Mapping | None] = []
+        for suffix, width, needed in (
+            (".index", INDEX_BYTES, state["index_entries"]),
+            (".timeindex", TIME_INDEX_BYTES, state["time_index_entries"]),
+        ):
+            length = segment_file_size(self.directory, base, suffix)
+            if base == state["active_base_offset"]:
+                length = entries * width if length >= needed * width else -1
+            maps.append(Mapping(f"{self.directory}/{base:020d}{suffix}", length) if length >= 0 else None)
+        return maps
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         """(offset, timestamp) of the first record whose timestamp is >= `timestamp_ms`, or None."""
@@ -513,6 +530,16 @@ class CompactedLog(PartitionLog):
 
 def _same_extent(one: dict[str, Any], other: dict[str, Any]) -> bool:
     return all(one[name] == other[name] for name in ("generation", "log_start_offset"))
+
+
+def _is_file(mapping: Mapping, path: str) -> bool:
+    """Whether this is what is mapped: not another one that took its name."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except FileNotFoundError:
+        return False
+    mapped = os.fstat(mapping.fd)
+    return (found.st_ino, found.st_dev) == (mapped.st_ino, mapped.st_dev)
 
 
 def _create_empty(path: Path) -> None:

@@ -16,16 +16,16 @@ Crash policy: the control file gets its magic last, so a crash in here means tha
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock._native.bell import Bells
-from penstock._native.control_state import read_control
 from penstock._native.mapping import os_error
 from penstock._native.partition import Partition
 from penstock.errors import CorruptionError
@@ -61,67 +61,58 @@ class Incarnation:
         return zlib.crc32(self.boot_id.encode()) << 30 ^ self.number | 1 << 62
 
 
-def make_ready(directory: Path, topic: str, number: int, bells: Bells, incarnation: Incarnation) -> Path:
-    """Bring a partition's control file into this incarnation; returns its path."""
-    control = directory / CONTROL_FILE
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[int]:
+    """Hold the partition's file lock; gives the descriptor of its control file, which is made when it is missing."""
     try:
-        file = PrivateFile(control)
+        file = PrivateFile(f"{directory}/{CONTROL_FILE}")
     except FileNotFoundError as error:
         raise CorruptionError(
             "the partition's directory is missing", str(directory), 0, "a directory", "nothing"
         ) from error
     except OSError as error:
-        raise os_error(error.errno or 0, str(control), "opening") from error
+        raise os_error(error.errno or 0, f"{directory}/{CONTROL_FILE}", "opening") from error
     try:
         fcntl.flock(file.fd, fcntl.LOCK_EX)
-        state = read_control(str(control))
-        # the boot counts too: a power cut may have taken back the number of the incarnation
-        made = (state["incarnation"], state["boot_id"]) if state else None
-        if made != (incarnation.number, incarnation.boot_id):
-            _bring_up(directory, control, file.fd, state, _Place(topic, number, bells), incarnation)
+        yield file.fd
     finally:
         file.close()
-    return control
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
-    topic: str
-    number: int
-    bells: Bells
-
-
-def _bring_up(
-    directory: Path, control: Path, fd: int, state: dict[str, Any] | None, place: _Place, incarnation: Incarnation
-) -> None:
+def make_ready(log: Partition, directory: Path, fd: int, incarnation: Incarnation) -> None:
+    """Bring a partition's control file, open as `fd`, into this incarnation. Requires its file lock (see `alone`)."""
+    state = log._read_control()
+    # the boot counts too: a power cut may have taken back the number of the incarnation
+    made = (state["incarnation"], state["boot_id"]) if state else None
+    if made == (incarnation.number, incarnation.boot_id):
+        return
     finish_merge(directory)
     if state is not None:
         same_boot = state["boot_id"] == incarnation.boot_id
         if same_boot or _closed_cleanly(directory, state):
-            _check_files(directory, state)
-            handle = Partition(place.topic, place.number, str(control), place.bells, 0)
+            sizes = _check_files(directory, state)
             if same_boot:
-                handle._renew(incarnation.number)
+                log._renew(incarnation.number)
             else:
-                handle._initialise(incarnation.boot_id, incarnation.number, _slot(state), True)
-            _set_allocated(handle, directory, state)
+                log._initialise(incarnation.boot_id, incarnation.number, _slot(state), True)
+            log._set_allocated(*sizes)
             return
     recovered = _recover(directory, state)
     os.ftruncate(fd, 0)
     os.ftruncate(fd, CONTROL_BYTES)
     os.pwrite(fd, bytes(CONTROL_BYTES), 0)  # real blocks: a full disk is an error here, not a fault in the map
-    handle = Partition(place.topic, place.number, str(control), place.bells, 0)
-    handle._initialise(incarnation.boot_id, incarnation.number, recovered, True)
-    _set_allocated(handle, directory, recovered)
+    log._initialise(incarnation.boot_id, incarnation.number, recovered, True)
+    log._set_allocated(*_sizes(directory, recovered["active_base_offset"]))
 
 
 def _slot(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in ("incarnation", "boot_id", "checkpoint")}
 
 
-def _set_allocated(handle: Partition, directory: Path, state: dict[str, Any]) -> None:
-    base = state["active_base_offset"]
-    handle._set_allocated(*(segment_file_size(directory, base, suffix) for suffix in SUFFIXES))
+def _sizes(directory: Path, base: int) -> tuple[int, int, int]:
+    folder = str(directory)
+    log, index, time_index = (segment_file_size(folder, base, suffix) for suffix in SUFFIXES)
+    return log, index, time_index
 
 
 def _closed_cleanly(directory: Path, state: dict[str, Any]) -> bool:
@@ -133,24 +124,24 @@ def _closed_cleanly(directory: Path, state: dict[str, Any]) -> bool:
     )
 
 
-def _check_files(directory: Path, state: dict[str, Any]) -> None:
-    """The active log holds what was published; indexes that do not are rebuilt."""
+def _check_files(directory: Path, state: dict[str, Any]) -> tuple[int, int, int]:
+    """The active log holds what was published; indexes that do not are rebuilt. Returns the sizes of the three."""
     base, end = state["active_base_offset"], state["end_position"]
-    size = segment_file_size(directory, base, ".log")
-    if size < end:
+    sizes = _sizes(directory, base)
+    if sizes[0] < end:
         raise CorruptionError(
             "the file is shorter than what was stored in it; `penstock repair` keeps what is left",
-            str(segment_path(directory, base, ".log")), max(size, 0), f"{end} bytes", f"{size} bytes",
+            str(segment_path(directory, base, ".log")), max(sizes[0], 0), f"{end} bytes", f"{sizes[0]} bytes",
         )  # fmt: skip
-    wanted = state["index_entries"] * INDEX_BYTES, state["time_index_entries"] * TIME_INDEX_BYTES
-    found = tuple(segment_file_size(directory, base, suffix) for suffix in SUFFIXES[1:])
-    if found[0] < wanted[0] or found[1] < wanted[1]:
-        _log.warning("%s: an index of segment %d is missing or cut, and is rebuilt", directory, base)
-        log = segment_path(directory, base, ".log")
-        scan = scan_segment(log, base, end=end)
-        if scan.problem is not None:
-            raise scan.problem
-        rebuild_indexes(log, base, scan.batches)
+    if sizes[1] >= state["index_entries"] * INDEX_BYTES and sizes[2] >= state["time_index_entries"] * TIME_INDEX_BYTES:
+        return sizes
+    _log.warning("%s: an index of segment %d is missing or cut, and is rebuilt", directory, base)
+    log = segment_path(directory, base, ".log")
+    scan = scan_segment(log, base, end=end)
+    if scan.problem is not None:
+        raise scan.problem
+    rebuild_indexes(log, base, scan.batches)
+    return _sizes(directory, base)
 
 
 def _recover(directory: Path, state: dict[str, Any] | None) -> dict[str, Any]:

@@ -24,8 +24,13 @@ def segment_path(directory: Path, base_offset: int, suffix: str) -> Path:
     return directory / f"{base_offset:020d}{suffix}"
 
 
-def segment_file_size(directory: Path, base_offset: int, suffix: str) -> int:
-    """Bytes of one of a segment's files; -1 when there is none. (No `Path` is made: opening asks for thousands.)"""
+def has_file(directory: Path | str, name: str) -> bool:
+    """Whether a partition's directory has such a file. (No `Path` is made: opening asks for thousands.)"""
+    return os.path.exists(f"{directory}/{name}")  # noqa: PTH110
+
+
+def segment_file_size(directory: Path | str, base_offset: int, suffix: str) -> int:
+    """Bytes of one of a segment's files; -1 when there is none."""
     try:
         return os.stat(f"{directory}/{base_offset:020d}{suffix}").st_size  # noqa: PTH116
     except FileNotFoundError:
@@ -34,7 +39,9 @@ def segment_file_size(directory: Path, base_offset: int, suffix: str) -> int:
 
 def bases_in(directory: Path) -> list[int]:
     """Base offsets of the log files in a partition's directory, ascending; other files are left alone."""
-    return sorted(int(name[:20]) for name in os.listdir(directory) if _LOG_NAME.match(name))
+    found = [int(name[:20]) for name in os.listdir(directory) if name.endswith(".log") and _LOG_NAME.match(name)]
+    found.sort()
+    return found
 
 
 def sync_directory(directory: Path) -> None:

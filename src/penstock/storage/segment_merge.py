@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.storage.segment_file import MERGE_FILE, SUFFIXES, bases_in, segment_path, sync_directory
+from penstock.storage.segment_file import MERGE_FILE, SUFFIXES, bases_in, has_file, segment_path, sync_directory
 from penstock.storage.segment_scan import scan_segment
 from penstock.storage.transaction_index import SUFFIX as TRANSACTION_INDEX
 
@@ -32,7 +32,7 @@ def left_over(directory: Path) -> list[int]:
 
 def finish_merge(directory: Path) -> bool:
     """Do what an interrupted merge left to do; whether there was one. Requires that nobody else changes segments."""
-    if not (directory / MERGE_FILE).exists():
+    if not has_file(directory, MERGE_FILE):
         return False
     remove_segments(directory, left_over(directory))
     sync_directory(directory)

@@ -361,7 +361,7 @@ class Broker:
                     handle._abandon()
                 handle.close()
         with self._lock:
-            self._closed = True
+            self._closed = self._catalog_bell.closed = True
             self._metrics_reader = None
             logs, self._logs = list(self._logs.values()), {}
         for log in logs:
