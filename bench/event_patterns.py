@@ -169,31 +169,66 @@ class EventPatterns:
     # --- inbox -----------------------------------------------------------------------------------------------------
 
     def _inbox(self) -> list[Result]:
+        """Microseconds a message: the check alone, and a loop that handles messages beside one without an inbox."""
         with events.Inbox(self.directory / "inbox.db", group="g") as inbox:
             self._fill_inbox(inbox)
-            new = [new_message_id() for _ in range(20_000)]
-            inbox.remember(*new[:10_000])
-            envelopes = [events.Envelope.wrap(BenchPlaced("o", 1), "bench", message_id=one) for one in new]
-            checks = {
-                "seen, one by one": lambda: [inbox.seen(one) for one in new],
-                "unseen, by the batch": lambda: inbox.unseen(envelopes),
-                "once, in one transaction": lambda: self._once(inbox, new[10_000:]),
+            inbox.connection.execute("CREATE TABLE effects (number INTEGER PRIMARY KEY, text TEXT)")
+            known, new = self._ids(self.count // 10), self._ids(self.count // 10)
+            inbox.remember(*known)
+            envelopes = [events.Envelope.wrap(BenchPlaced("o", 1), "bench", message_id=one) for one in known + new]
+            micros = {
+                "seen, of a new message": self._micros(new, lambda ids: [inbox.seen(one) for one in ids]),
+                "seen, of a known message": self._micros(known, lambda ids: [inbox.seen(one) for one in ids]),
+                "unseen, half of a batch known": self._micros(envelopes, inbox.unseen),
             }
-            found = []
-            for name, check in checks.items():
-                count = 10_000 if name.startswith("once") else len(new)
-                took = statistics.median(timed(check) for _ in range(1 if name.startswith("once") else 5))
-                each = took / count * 1e6
-                what = f"inbox with {self.ids:,} ids: {name}"
-                found.append(Result(what, each, 5.0, "us", each / 5.0, 1.0, True))
-            return found
+            loops = {
+                "consumer's loop with once": self._loops(inbox, alone=True),
+                "the same, in one transaction": self._loops(inbox, alone=False),
+            }
+        what = f"inbox with {self.ids:,} ids: "
+        checks = [Result(what + name, each, 5.0, "us", each / 5.0, 1.0, True) for name, each in micros.items()]
+        return checks + [
+            Result(what + name, once, plain, "us", once / plain, 2.0, True) for name, (plain, once) in loops.items()
+        ]
 
-    def _once(self, inbox: events.Inbox, ids: list[str]) -> None:
-        inbox.connection.execute("BEGIN IMMEDIATE")
-        for one in ids:
-            with inbox.once(one) as first:
-                assert first
-        inbox.connection.execute("COMMIT")
+    def _ids(self, count: int) -> list[str]:
+        return [new_message_id() for _ in range(count)]
+
+    def _micros(self, given: list[Any], action: Callable[[Any], Any]) -> float:
+        return statistics.median(timed(lambda: action(given)) for _ in range(self.rounds)) / len(given) * 1e6
+
+    def _loops(self, inbox: events.Inbox, alone: bool) -> tuple[float, float]:
+        """One effect a message, in a transaction each or all in one: without an inbox, and with it."""
+        execute = inbox.connection.execute
+        effect = "INSERT INTO effects (text) VALUES ('x')"
+
+        def plain(ids: list[str]) -> None:
+            for _ in ids:
+                if alone:
+                    execute("BEGIN IMMEDIATE")
+                execute(effect)
+                if alone:
+                    execute("COMMIT")
+
+        def once(ids: list[str]) -> None:
+            for one in ids:
+                with inbox.once(one) as first:
+                    assert first
+                    execute(effect)
+
+        def both() -> tuple[float, ...]:
+            took = []
+            for loop in (plain, once):
+                ids = self._ids(self.count // 20)
+                if not alone:
+                    execute("BEGIN IMMEDIATE")
+                took.append(timed(lambda loop=loop, ids=ids: loop(ids)) / len(ids) * 1e6)
+                if not alone:
+                    execute("COMMIT")
+            return tuple(took)
+
+        without, with_it = zip(*(both() for _ in range(self.rounds)), strict=True)
+        return statistics.median(without), statistics.median(with_it)
 
     def _fill_inbox(self, inbox: events.Inbox) -> None:
         now = time.time_ns() // 1_000_000

@@ -1,7 +1,9 @@
 """The inbox: which messages a consumer has dealt with, remembered in its own database with what they caused.
 
 Keys are (group, message id). UUIDs are kept as 16 bytes in a table without row ids: UUIDv7 ids are in order of time, so
-that new ones go to its end. Crash policy: the id is committed by the transaction of the effect, or neither is.
+that new ones go to its end. Beside a SQLite file, `recent_ids` says of most new ids, without SQL, that they are new;
+the table decides about all others, and whenever an id is added. Crash policy: the id is committed by the transaction of
+the effect, or neither is.
 Thread safety: any thread for an inbox with a path; with a connection, the threads that may use it. `once` blocks
 belong to one thread at a time. Process safety: any number of inboxes over one database.
 """
@@ -9,18 +11,21 @@ belong to one thread at a time. Process safety: any number of inboxes over one d
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from penstock._native.recent_ids import RecentIds, id_key
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
 from penstock.events.checks import check_unicode, checked_clock, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
-from penstock.events.sql import RELEASE, SAVE, Sql, id_key
+from penstock.events.sql import RELEASE, SAVE, Sql
 
 _PURGES = 32  # in one `ttl`; each looks at every id once, which is cheaper than keeping an index of their times
 _CHUNK = 500
+_LOWEST, _HIGHEST = bytes(16), b"\xff" * 16
 
 
 class Inbox:
@@ -49,8 +54,11 @@ class Inbox:
         self._sql = Sql(database)
         self.group = group
         self._purged_ms = self._clock.time_ms()
+        self._recent: RecentIds | None = None
         self._make_tables()
-        self._number = self._group_number()
+        with self._sql.lock, self._sql.transaction(nested=True):
+            self._number = self._group_number()
+            self._begin_window()
 
     @property
     def connection(self) -> Any:
@@ -60,6 +68,8 @@ class Inbox:
     def seen(self, message: Envelope | str) -> bool:
         """Whether a message (or its id) is remembered."""
         key = self._key(message)
+        if self._is_new(key):
+            return False
         with self._sql.lock:
             return self._sql.has(self._select, self._number, key)
 
@@ -87,10 +97,11 @@ class Inbox:
     def unseen(self, messages: Iterable[Envelope]) -> list[Envelope]:
         """Those messages that are not remembered, in their order: fewer questions than `seen` for each."""
         keyed = [(self._key(message), message) for message in checked_list("messages", messages)]
+        asked = [key for key, _ in keyed if not self._is_new(key)]
         known: set[Any] = set()
         with self._sql.lock:
-            for first in range(0, len(keyed), _CHUNK):
-                keys = [key for key, _ in keyed[first : first + _CHUNK]]
+            for first in range(0, len(asked), _CHUNK):
+                keys = asked[first : first + _CHUNK]
                 marks = ", ".join("?" * len(keys))
                 statement = f"SELECT id FROM penstock_inbox WHERE grp = ? AND id IN ({marks})"
                 known.update(key for (key,) in self._sql.all(statement, self._number, *keys))
@@ -113,7 +124,10 @@ class Inbox:
 
     def _insert(self, key: Any, now_ms: int) -> bool:
         if self._sql.is_sqlite:
-            return self._sql.run(self._add, self._number, key, now_ms) == 1
+            first = self._sql.run(self._add, self._number, key, now_ms) == 1
+            if first and self._recent is not None and type(key) is bytes and not self._recent.add(key):
+                self._begin_window()
+            return first
         if self._sql.has(self._select, self._number, key):
             return False
         self._sql.run(self._add, self._number, key, now_ms)
@@ -123,8 +137,31 @@ class Inbox:
         identity = message if isinstance(message, str) else getattr(message, "message_id", None)
         if not isinstance(identity, str) or not identity:
             raise InvalidTypeError(f"message is {message!r}; an Envelope or a message id is needed")
-        check_unicode("message", identity)
-        return id_key(identity) if self._sql.is_sqlite else identity
+        key = id_key(identity) if self._sql.is_sqlite else identity
+        if type(key) is str:
+            check_unicode("message", identity)
+        return key
+
+    def _is_new(self, key: Any) -> bool:
+        """Whether it is certain, without a question to the database, that an id is not remembered."""
+        return type(key) is bytes and self._recent is not None and self._recent.is_new(key)
+
+    def _begin_window(self) -> None:
+        """Have the recent ids begin after all that are there, our own of this transaction as well."""
+        file = self._sql.file
+        if file is None:
+            return
+        self._sql.run("UPDATE penstock_inbox_group SET grp = grp WHERE grp = ?", self._number)  # takes the write lock
+        path = Path(f"{file}-inbox-{self._number}")
+        is_made = not path.exists()
+        self._recent = RecentIds(str(path))
+        if is_made:
+            path.chmod(file.stat().st_mode & 0o777)  # whoever may write to the database has to add ids
+        ((highest,),) = self._sql.all("SELECT max(id) FROM penstock_inbox WHERE grp = ?", self._number)
+        if type(highest) is bytes:
+            self._recent.begin(highest if len(highest) == len(_HIGHEST) else _HIGHEST)
+        else:
+            self._recent.begin(_LOWEST)
 
     def _make_tables(self) -> None:
         is_sqlite = self._sql.is_sqlite
@@ -139,16 +176,17 @@ class Inbox:
         self._select = "SELECT 1 FROM penstock_inbox WHERE grp = ? AND id = ?"
 
     def _group_number(self) -> int:
-        with self._sql.lock, self._sql.transaction(nested=True):
-            row = self._sql.one("SELECT grp FROM penstock_inbox_group WHERE name = ?", self.group)
-            if row is None:
-                (most,) = self._sql.one("SELECT COALESCE(MAX(grp), 0) FROM penstock_inbox_group") or (0,)
-                row = (most + 1,)
-                self._sql.run("INSERT INTO penstock_inbox_group VALUES (?, ?)", self.group, row[0])
-            return int(row[0])
+        row = self._sql.one("SELECT grp FROM penstock_inbox_group WHERE name = ?", self.group)
+        if row is None:
+            (most,) = self._sql.one("SELECT COALESCE(MAX(grp), 0) FROM penstock_inbox_group") or (0,)
+            row = (most + 1,)
+            self._sql.run("INSERT INTO penstock_inbox_group VALUES (?, ?)", self.group, row[0])
+        return int(row[0])
 
     def close(self) -> None:
         """Close the database, if the inbox opened it. May be repeated."""
+        if self._sql.path is not None:
+            self._recent = None
         self._sql.close()
 
     def __enter__(self) -> Self:

@@ -289,13 +289,3 @@ def _connect(path: str | os.PathLike[str]) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
-
-
-def id_key(identity: str) -> bytes | str:
-    """What SQLite keeps of a message id: 16 bytes of a UUID, the text of any other id."""
-    if len(identity) == 36 and identity[8] == identity[13] == identity[18] == identity[23] == "-":
-        try:
-            return bytes.fromhex(identity[:8] + identity[9:13] + identity[14:18] + identity[19:23] + identity[24:])
-        except ValueError:
-            return identity
-    return identity

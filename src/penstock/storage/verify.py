@@ -37,7 +37,7 @@ _PARTITION_FILES = {
 }
 _SEGMENT_NAME = re.compile(r"\d{20}\.(log|index|timeindex|txnindex)\Z")
 # What the layers above keep: named here so that it is not taken for foreign; each looks after its own.
-_KEPT_ABOVE = re.compile(r"metrics|sagas|.+\.sqlite3(-wal|-shm|-journal)?")
+_KEPT_ABOVE = re.compile(r"metrics|sagas|.+\.sqlite3(-wal|-shm|-journal|-inbox-\d+)?")
 _KEPT_ABOVE_IN_PARTITIONS = re.compile(r"share-.+|share\.lock|index")
 _OWN_FILES = {
     META_FILE,
