@@ -17,8 +17,8 @@ import pytest
 
 import penstock
 from penstock import events
-from penstock.events.erasure import MARK
 from penstock.events.key_store import KeyStore
+from penstock.events.registry import SEALED_MARK
 
 SECRET = "Rumpelstiltskin"
 
@@ -76,7 +76,7 @@ def test_read_as_written_and_stored_sealed(store: events.EventStore, tmp_path: P
     assert recorded.event == event
     assert recorded.data == {"customer_id": "7", "name": SECRET, "email": "r@example.com", "country": "DE"}
     assert recorded.envelope.event() == event
-    assert MARK in recorded.value
+    assert SEALED_MARK in recorded.value
     raw = everything(tmp_path)
     assert b"customer_id" in raw and SECRET.encode() not in raw and b64encode(SECRET.encode()) not in raw
 

@@ -24,6 +24,11 @@ class Noted(events.Event, type="IndexNoted"):
     number: int
 
 
+class Tagged(events.Event, type="IndexTagged"):
+    number: int
+    tags: list[str]
+
+
 @pytest.fixture(autouse=True)
 def small_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_index, "ROWS_PER_RUN", 300)
@@ -200,3 +205,24 @@ def test_a_tail_knows_nothing_at_first() -> None:
     assert tail.find(1) == [] and tail.newest(1) is None and tail.copy_rows() == b""
     with pytest.raises(InvalidArgumentError):
         hash_term(b"")
+
+
+def test_what_is_appended_makes_the_rows_that_are_read_from_the_log(tmp_path: Path) -> None:
+    with penstock.open(tmp_path / "data", fsync="never") as broker:
+        store = events.EventStore(broker, "shop")
+        other = events.EventStore(broker, "shop")
+        some = [Tagged(1, ["a", "b"]), Noted(2), Tagged(3, ["b"]), Noted(4)]
+        store.append("x-1", some, tags=["t"])
+        store.append_many({"x-2": (some, events.ANY), "y": (Noted(1), events.ANY)})
+        store.append_if(Noted(5), tags=["t"], unless=events.Query(tags=["u"]))
+        store.delete("x-1")
+        store.append("x-1", [events.Envelope.wrap(one, "test") for one in some])
+        other.append("x-1", some)
+        store.append("x-1", some)
+        tail, fresh = store._core.index._tail, Tail()
+        region = None
+        while fresh.end < store.position:
+            region = store._core.log.fetch(fresh.end, region)
+            fresh.feed(region, 1 << 20)
+        assert (tail.end, tail.count, tail.copy_rows()) == (fresh.end, fresh.count, fresh.copy_rows())
+        assert tail.size_bytes == fresh.size_bytes

@@ -38,6 +38,11 @@ cdef class BatchBuilder:
         self, const char *value, Py_ssize_t value_length, const char *key, Py_ssize_t key_length,
         const char *headers, Py_ssize_t headers_size, int32_t header_count, int64_t timestamp_ms,
     ) noexcept nogil
+    cdef char *begin_record(
+        self, const char *key, Py_ssize_t key_length, Py_ssize_t value_length, Py_ssize_t headers_size, int32_t header_count,
+        int64_t timestamp_ms,
+    ) noexcept nogil
+    cdef void end_record(self, const char *end) noexcept nogil
     cdef int64_t write_values(self, Values values, int64_t count, int64_t timestamp_ms, Py_ssize_t limit_bytes) noexcept nogil
     cpdef seal(
         self, int codec=*, bint log_append_time=*, int64_t producer_id=*, int producer_epoch=*, int base_sequence=*, int attributes=*,

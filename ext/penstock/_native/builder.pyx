@@ -137,6 +137,28 @@ cdef class BatchBuilder:
         self.count += 1
         return 0
 
+    cdef char *begin_record(
+        self, const char *key, Py_ssize_t key_length, Py_ssize_t value_length, Py_ssize_t headers_size, int32_t header_count,
+        int64_t timestamp_ms,
+    ) noexcept nogil:
+        """Where the value of a new record goes; NULL without memory. The caller writes it, the count of headers as a varint
+        and the headers, then calls `end_record`."""
+        if self.reserve(RECORD_OVERHEAD_MAX + value_length + key_length + headers_size):
+            return NULL
+        if self.count == 0:
+            self.base_timestamp_ms = self.max_timestamp_ms = timestamp_ms
+        elif timestamp_ms > self.max_timestamp_ms:
+            self.max_timestamp_ms = timestamp_ms
+        return record_begin(
+            self.data + self.size_bytes, timestamp_ms - self.base_timestamp_ms, self.count, key, key_length, value_length,
+            headers_size, header_count,
+        )
+
+    cdef void end_record(self, const char *end) noexcept nogil:
+        """The record that was begun ends here."""
+        self.size_bytes = end - self.data
+        self.count += 1
+
     def append(self, value, key, headers, int64_t timestamp_ms):
         """Add one record. `value`, `key`: bytes-like or None; `headers`: (str, bytes or None) pairs or None."""
         cdef Py_buffer value_view, key_view

@@ -7,21 +7,24 @@ Thread safety: a `Template` is immutable; a builder is one thread's at a time.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
-from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.object cimport PyTypeObject
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memchr, memcpy
 
 from penstock._native.builder cimport BatchBuilder
+from penstock._native.format cimport varint_write
+
+cdef extern from "Python.h":
+    PyTypeObject *Py_TYPE(object)
 
 from penstock.errors import InvalidArgumentError
 
 cdef enum:
     ID_BYTES = 36
-    STACK_BYTES = 8192
     NUMBER_BYTES = 20
 
 cdef bytes _OPENING = b'{"messageId":"'
-cdef bytes _VERSION = b"\x0eversion"  # the length is a zigzag varint
+cdef const char *_version = b"\x0eversion"  # the length is a zigzag varint
 
 cdef char _hex[512]
 
@@ -80,20 +83,23 @@ cdef inline char *_put(char *p, bytes part) noexcept:
     return p + PyBytes_GET_SIZE(part)
 
 
-cdef inline char *_put_version(char *p, int64_t version) noexcept:
-    """The header `version` with the decimal digits."""
-    cdef char digits[NUMBER_BYTES]
-    cdef int count = 0
-    while True:
+cdef inline int _digits(int64_t number) noexcept nogil:
+    cdef int count = 1
+    while number >= 10:
+        number //= 10
         count += 1
-        digits[NUMBER_BYTES - count] = <char>(48 + version % 10)
+    return count
+
+
+cdef inline char *_put_version(char *p, int64_t version, int digits) noexcept nogil:
+    """The header `version` with the decimal digits."""
+    cdef int place
+    memcpy(p, _version, 8)
+    p[8] = <char>(2 * digits)  # zigzag
+    for place in range(8 + digits, 8, -1):
+        p[place] = <char>(48 + version % 10)
         version //= 10
-        if version == 0:
-            break
-    memcpy(p, PyBytes_AS_STRING(_VERSION), 8)
-    p[8] = <char>(2 * count)  # zigzag
-    memcpy(p + 9, digits + NUMBER_BYTES - count, count)
-    return p + 9 + count
+    return p + 9 + digits
 
 
 cdef class Kind:
@@ -137,40 +143,40 @@ def append_events(
     first message id's milliseconds << 12 | counter, the others count up; `seed`: random, for the rest of the ids. `version`:
     the first one's in its stream. `tags`: None, or for each event (encoded headers, count), else `common_tags` and their count.
     """
-    cdef Py_ssize_t count = PyList_GET_SIZE(events), i
+    cdef Py_ssize_t count = PyList_GET_SIZE(events), i, size
     cdef Py_ssize_t size_before = builder.size_bytes
     cdef int32_t count_before = builder.count
     cdef const char *p
     cdef const char *end
     cdef const char *line
-    cdef list parts = None
-    cdef bytes part
-    if type(data) is list:
-        parts = data
-        if PyList_GET_SIZE(parts) != count:
-            raise InvalidArgumentError(f"data has {len(parts)} items; there are {count} events")
-        for i in range(count):
-            part = parts[i]
-            _append_one(
-                builder, key, <Kind>kinds[type(<object>PyList_GET_ITEM(events, i))], template, PyBytes_AS_STRING(part), PyBytes_GET_SIZE(part),
-                stamp + i, _noise(seed, i), version + i, timestamp_ms,
-                None if tags is None else tags[i], common_tags, common_tag_count,
-            )
-        return True
-    p = PyBytes_AS_STRING(<bytes?>data)
-    end = p + PyBytes_GET_SIZE(data)
+    cdef list parts = data if type(data) is list else None
+    cdef PyTypeObject *last = NULL
+    cdef Kind kind = None
+    if parts is None:
+        p = PyBytes_AS_STRING(<bytes?>data)
+        end = p + PyBytes_GET_SIZE(data)
+    elif PyList_GET_SIZE(parts) != count:
+        raise InvalidArgumentError(f"data has {len(parts)} items; there are {count} events")
     for i in range(count):
-        line = p
-        p = <const char *>memchr(line, 10, end - line)
-        if p == NULL:
-            break
+        if Py_TYPE(<object>PyList_GET_ITEM(events, i)) != last:
+            last = Py_TYPE(<object>PyList_GET_ITEM(events, i))
+            kind = <Kind?>kinds[<object>last]
+        if parts is None:
+            line = p
+            p = <const char *>memchr(line, 10, end - line)
+            if p == NULL:
+                break
+            size = p - line
+            p += 1
+        else:
+            line = PyBytes_AS_STRING(<bytes?>parts[i])
+            size = PyBytes_GET_SIZE(<bytes>parts[i])
+        if tags is not None:
+            common_tags, common_tag_count = tags[i]
         _append_one(
-            builder, key, <Kind>kinds[type(<object>PyList_GET_ITEM(events, i))], template, line, p - line,
-            stamp + i, _noise(seed, i), version + i, timestamp_ms,
-            None if tags is None else tags[i], common_tags, common_tag_count,
+            builder, key, kind, template, line, size, stamp + i, _noise(seed, i), version + i, timestamp_ms, common_tags, common_tag_count
         )
-        p += 1
-    if p == end:
+    if parts is not None or p == end:
         return True
     builder.size_bytes, builder.count = size_before, count_before
     return False
@@ -178,47 +184,34 @@ def append_events(
 
 cdef int _append_one(
     BatchBuilder builder, bytes key, Kind kind, Template template, const char *data, Py_ssize_t data_size, uint64_t stamp,
-    uint64_t noise, int64_t version, int64_t timestamp_ms, tags, bytes common_tags, int tag_count,
+    uint64_t noise, int64_t version, int64_t timestamp_ms, bytes tags, int tag_count,
 ) except -1:
-    cdef char stack[STACK_BYTES]
-    cdef char *value = stack
-    cdef char *p
-    cdef char *headers
-    cdef Py_ssize_t value_most, most
-    cdef bytes tag_headers = common_tags
-    cdef int rc
-    if tags is not None:
-        tag_headers, tag_count = tags
-    value_most = (
-        PyBytes_GET_SIZE(_OPENING) + 2 * ID_BYTES + PyBytes_GET_SIZE(kind.head) + PyBytes_GET_SIZE(template.middle)
-        + PyBytes_GET_SIZE(template.before_data) + data_size + PyBytes_GET_SIZE(template.tail)
+    cdef int digits = _digits(version)
+    cdef Py_ssize_t value_size = (
+        PyBytes_GET_SIZE(_OPENING) + ID_BYTES + PyBytes_GET_SIZE(kind.head) + PyBytes_GET_SIZE(template.middle)
+        + (ID_BYTES if template.own_correlation else 0) + PyBytes_GET_SIZE(template.before_data) + data_size
+        + PyBytes_GET_SIZE(template.tail)
     )
-    most = value_most + 9 + NUMBER_BYTES + PyBytes_GET_SIZE(kind.headers) + PyBytes_GET_SIZE(tag_headers)
-    if most > STACK_BYTES:
-        value = <char *>PyMem_Malloc(most)
-        if value == NULL:
-            raise MemoryError()
-    p = _put(value, _OPENING)
+    cdef char *id_place
+    cdef char *p = builder.begin_record(
+        PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), value_size,
+        9 + digits + PyBytes_GET_SIZE(kind.headers) + PyBytes_GET_SIZE(tags), 3 + tag_count, timestamp_ms,
+    )
+    if p == NULL:
+        raise MemoryError()
+    id_place = p = _put(p, _OPENING)
     write_uuid7(p, stamp, noise)
     p = _put(p + ID_BYTES, kind.head)
     p = _put(p, template.middle)
     if template.own_correlation:
-        memcpy(p, value + PyBytes_GET_SIZE(_OPENING), ID_BYTES)
+        memcpy(p, id_place, ID_BYTES)
         p += ID_BYTES
     p = _put(p, template.before_data)
     memcpy(p, data, data_size)
     p = _put(p + data_size, template.tail)
-    headers = p
-    p = _put_version(p, version)
+    p = _put_version(varint_write(p, 3 + tag_count), version, digits)
     p = _put(p, kind.headers)
-    p = _put(p, tag_headers)
-    rc = builder.append_raw(
-        value, headers - value, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), headers, p - headers, 3 + tag_count, timestamp_ms,
-    )
-    if value != stack:
-        PyMem_Free(value)
-    if rc:
-        raise MemoryError()
+    builder.end_record(_put(p, tags))
     return 0
 
 
@@ -229,7 +222,7 @@ def append_envelope(
     """Add the record of an envelope that is encoded already; `headers`: those that follow `version`, encoded."""
     cdef bytes all_headers
     cdef char start[9 + NUMBER_BYTES]
-    cdef char *end = _put_version(start, version)
+    cdef char *end = _put_version(start, version, _digits(version))
     all_headers = start[:end - start] + headers
     if builder.append_raw(
         PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value), PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),

@@ -131,10 +131,10 @@ INLINE const char *record_read(const char *p, const char *end, record_fields *r)
     return end;
 }
 
-/* Writes a record; `p` has room for RECORD_OVERHEAD_MAX + key + value + headers. Headers are already encoded. */
-static inline char *record_write(char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key,
-                                 int64_t key_length, const char *value, int64_t value_length, const char *headers,
-                                 int64_t headers_size, int32_t header_count) {
+/* Writes a record up to where its value begins; the value, the count of headers and the headers have to follow. */
+static inline char *record_begin(char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key,
+                                 int64_t key_length, int64_t value_length, int64_t headers_size,
+                                 int32_t header_count) {
     int64_t size = 1 + varint_size(timestamp_delta) + varint_size(offset_delta) + varint_size(key_length) +
                    varint_size(value_length) + varint_size(header_count) + headers_size;
     if (key_length > 0) size += key_length;
@@ -145,7 +145,14 @@ static inline char *record_write(char *p, int64_t timestamp_delta, int32_t offse
     p = varint_write(p, offset_delta);
     p = varint_write(p, key_length);
     if (key_length > 0) { memcpy(p, key, key_length); p += key_length; }
-    p = varint_write(p, value_length);
+    return varint_write(p, value_length);
+}
+
+/* Writes a record; `p` has room for RECORD_OVERHEAD_MAX + key + value + headers. Headers are already encoded. */
+static inline char *record_write(char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key,
+                                 int64_t key_length, const char *value, int64_t value_length, const char *headers,
+                                 int64_t headers_size, int32_t header_count) {
+    p = record_begin(p, timestamp_delta, offset_delta, key, key_length, value_length, headers_size, header_count);
     if (value_length > 0) { memcpy(p, value, value_length); p += value_length; }
     p = varint_write(p, header_count);
     if (headers_size) { memcpy(p, headers, headers_size); p += headers_size; }

@@ -51,6 +51,10 @@ cdef extern from "format.h" nogil:
     char *varint_write(char *p, int64_t value)
     const char *varint_read(const char *p, const char *end, int most, int64_t *value)
     const char *record_read(const char *p, const char *end, record_fields *r)
+    char *record_begin(
+        char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key, int64_t key_length, int64_t value_length,
+        int64_t headers_size, int32_t header_count,
+    )
     char *record_write(
         char *p, int64_t timestamp_delta, int32_t offset_delta, const char *key, int64_t key_length, const char *value,
         int64_t value_length, const char *headers, int64_t headers_size, int32_t header_count,

@@ -11,7 +11,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy
 
 from penstock._native cimport postings
-from penstock._native.format cimport record_fields, record_read
+from penstock._native.builder cimport BatchBuilder
+from penstock._native.format cimport BATCH_HEADER_BYTES, record_fields, record_read
 from penstock._native.postings cimport *
 from penstock._native.records cimport BatchWalker
 from penstock._native.region cimport Region
@@ -150,21 +151,20 @@ cdef class Tail:
         slot[0] = <uint32_t>self.count
         return 0
 
-    cdef int _add_batch(self, BatchWalker walker) noexcept nogil:
-        """The rows of the walker's batch. 0; -1 without memory; -2 when a record contradicts its size."""
-        cdef const char *p = walker.payload
+    cdef int _add_records(self, const char *p, const char *end, int64_t count, int64_t last_delta, int64_t base) noexcept nogil:
+        """The rows of a batch at offset `base`. 0; -1 without memory; -2 when a record contradicts its size."""
         cdef const char *key = NULL
         cdef const char *type_ = NULL
         cdef const char *dash
         cdef const char *tag
         cdef const char *q
-        cdef int64_t key_length = -1, type_length = -1, base = walker.base_offset, offset, i, j, length, never = base + (<int64_t>1 << 40)
+        cdef int64_t key_length = -1, type_length = -1, offset, i, j, length, never = base + (<int64_t>1 << 40)
         cdef record_fields r
         cdef event_fields e
         cdef int kind, rc
-        for i in range(walker.count):
-            p = record_read(p, walker.payload_end, &r)
-            if p == NULL or r.offset_delta < 0 or r.offset_delta > walker.last_offset_delta:
+        for i in range(count):
+            p = record_read(p, end, &r)
+            if p == NULL or r.offset_delta < 0 or r.offset_delta > last_delta:
                 return -2
             offset = base + r.offset_delta
             kind = event_read(&r, &e)
@@ -207,7 +207,9 @@ cdef class Tail:
                 continue
             if not walker.hidden:
                 with nogil:
-                    rc = self._add_batch(walker)
+                    rc = self._add_records(
+                        walker.payload, walker.payload_end, walker.count, walker.last_offset_delta, walker.base_offset
+                    )
                 if rc == -1:
                     raise MemoryError()
                 if rc:
@@ -217,6 +219,19 @@ cdef class Tail:
                     )
             self.end = walker.base_offset + walker.last_offset_delta + 1
             self.size_bytes += walker.next_batch - walker.batch
+
+    def feed_built(self, BatchBuilder builder not None):
+        """Learn the batch that was stored at offset `end` out of this builder, without reading it again."""
+        cdef int rc
+        with nogil:
+            rc = self._add_records(
+                builder.data + BATCH_HEADER_BYTES, builder.data + builder.size_bytes, builder.count, builder.count - 1, self.end
+            )
+        if rc == -1:
+            raise MemoryError()
+        assert rc == 0, "a builder's records are whole"
+        self.end += builder.count
+        self.size_bytes += builder.size_bytes
 
     def find(self, uint64_t h):
         """The rows of a hash as (number, offset), in the order of the log."""

@@ -8,7 +8,7 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
-from libc.string cimport memcmp
+from libc.string cimport memchr, memcmp
 
 from penstock._native.format cimport BATCH_HEADER_BYTES, BATCH_LAST_OFFSET_DELTA, BATCH_LENGTH, BATCH_LOG_OVERHEAD, load_be32, load_be64, record_fields, record_read
 from penstock._native.log_region cimport LogRegion
@@ -19,8 +19,75 @@ from penstock._native.region cimport Region
 
 from penstock.errors import CorruptionError
 
+cdef extern from "string.h" nogil:
+    const void *memmem(const void *, size_t, const void *, size_t)
 
 cdef tuple _nothing = ()
+cdef Decoders _decoders = None
+
+
+def set_decoders(Decoders decoders not None):
+    """Register how the data of events are decoded (done by `penstock.events`)."""
+    global _decoders
+    _decoders = decoders
+
+
+cdef class Decoders:
+    """`Decoders(find, refusals, mark)`: how the data of events are decoded, by type and version.
+
+    `find(type, version)` gives a function of bytes to an event, or None where there is no such plain way; what it gave is
+    kept until `forget`. `refusals`: what the functions raise. Data that hold the bytes `mark` are not decoded like that.
+    Thread safety: the GIL's.
+    """
+
+    cdef object find
+    cdef tuple refusals
+    cdef bytes mark
+    cdef dict known
+    cdef str last_type
+    cdef int64_t last_version
+    cdef object last
+
+    def __init__(self, find not None, tuple refusals not None, bytes mark not None):
+        self.find = find
+        self.refusals = refusals
+        self.mark = mark
+        self.forget()
+
+    def forget(self):
+        """What was found may have changed."""
+        self.known = {}
+        self.last_type = self.last = None
+
+    cdef object decoder(self, str type_, int64_t version):
+        cdef dict known = self.known
+        cdef object key, found
+        if type_ is self.last_type and version == self.last_version:
+            return self.last
+        key = (type_, version)
+        if key in known:
+            found = known[key]
+        else:
+            found = known[key] = self.find(type_, version)
+        if known is self.known:  # nobody forgot it meanwhile
+            self.last_type, self.last_version, self.last = type_, version, found
+        return found
+
+    cdef object decoded(self, StoredEvent event):
+        """The event, or None when it cannot be decoded like that."""
+        cdef object decode = self.decoder(event.type, event.schema_version)
+        cdef bytes data
+        if decode is None:
+            return None
+        data = _data_of(event.value)
+        if data is None or memmem(
+            PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), PyBytes_AS_STRING(self.mark), PyBytes_GET_SIZE(self.mark)
+        ) != NULL:
+            return None
+        try:
+            return decode(data)
+        except self.refusals:
+            return None  # what is wrong is told on the other way
 
 
 @cython.no_gc
@@ -39,6 +106,16 @@ cdef class StoredEvent:
     cdef public object _event
     cdef readonly object _owner
 
+    @property
+    def event(self):
+        """The typed event, migrated from an old version of its type. Raises `UnknownEventTypeError`, `InvalidEventError`,
+        `LostKeyError`."""
+        if self._event is None:
+            self._event = _decoders.decoded(self)
+            if self._event is None:
+                self._event = self._event_of_envelope()
+        return self._event
+
     def __init__(self, Record record not None, owner=None):
         """The event of a record that was read otherwise. Raises `CorruptionError` when it is none."""
         headers = record.headers
@@ -55,6 +132,75 @@ cdef class StoredEvent:
         self.position = record.offset + 1
         self.timestamp_ms = record.timestamp_ms
         self._owner = owner
+
+
+cdef bytes _tail = b""  # of the last envelope: what followed its data; many have the same
+
+
+cdef bytes _data_of(bytes value):
+    """The member `data` of an envelope's JSON as the store writes it; None where that takes a parser.
+
+    Strings and nesting are respected, so that of valid JSON it is nothing else. What ends with a tail that followed the
+    data of another envelope has it as its own: it begins behind a value, and closes what is open there.
+    """
+    global _tail
+    cdef const char *end = PyBytes_AS_STRING(value) + PyBytes_GET_SIZE(value)
+    cdef const char *start = _data_begin(PyBytes_AS_STRING(value), end)
+    cdef const char *stop
+    if start == NULL:
+        return None
+    stop = end - PyBytes_GET_SIZE(_tail)
+    if PyBytes_GET_SIZE(_tail) == 0 or stop <= start or memcmp(stop, PyBytes_AS_STRING(_tail), end - stop) != 0:
+        stop = _closing(start, end, 0)
+        if stop == NULL or end - stop < 2 or stop[0] != b"," or stop[1] != b'"' or _closing(stop, end, 1) != end:
+            return None
+        _tail = stop[:end - stop]
+    return PyBytes_FromStringAndSize(start, stop - start)
+
+
+cdef const char *_data_begin(const char *p, const char *end) noexcept:
+    """Behind `"data":` of an object whose members before that are strings without escaped quotes, and numbers."""
+    cdef const char *key
+    cdef const char *q
+    if p == end or p[0] != b"{":
+        return NULL
+    while end - p > 2 and p[1] == b'"':
+        key = p + 2
+        q = <const char *>memchr(key, b'"', end - key)
+        if q == NULL or end - q < 3 or (q - 1)[0] == b"\\" or q[1] != b":":
+            return NULL
+        p = q + 2
+        if q - key == 4 and memcmp(key, b"data", 4) == 0:
+            return p
+        if p[0] == b'"':
+            q = <const char *>memchr(p + 1, b'"', end - p - 1)
+            if q == NULL or (q - 1)[0] == b"\\":
+                return NULL
+            p = q + 1
+        elif p[0] == b"{" or p[0] == b"[":
+            return NULL
+        else:
+            p = <const char *>memchr(p, b",", end - p)
+        if p == NULL or p == end or p[0] != b",":
+            return NULL
+    return NULL
+
+
+cdef const char *_closing(const char *p, const char *end, int64_t depth) noexcept:
+    """Behind the end of the object that begins at `p`, or in which `p` is (`depth` 1); NULL when it does not end."""
+    while p < end:
+        if p[0] == b'"':
+            p += 1
+            while p < end and p[0] != b'"':
+                p += 2 if p[0] == b"\\" else 1
+        elif p[0] == b"{" or p[0] == b"[":
+            depth += 1
+        elif p[0] == b"}" or p[0] == b"]":
+            depth -= 1
+        p += 1
+        if depth == 0:
+            return p if p <= end and (p - 1)[0] == b"}" else NULL
+    return NULL
 
 
 cdef class EventReader:

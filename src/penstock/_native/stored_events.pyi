@@ -1,13 +1,28 @@
+from collections.abc import Callable
 from typing import Any
 
 from penstock._native.partition import Partition
 from penstock._native.records import Record
 from penstock._native.region import Region
 
+class Decoders:
+    def __init__(
+        self,
+        find: Callable[[str, int], Callable[[bytes], Any] | None],
+        refusals: tuple[type[Exception], ...],
+        mark: bytes,
+    ) -> None: ...
+    def forget(self) -> None: ...
+
+def set_decoders(decoders: Decoders) -> None: ...
+
 class StoredEvent:
     _envelope: Any
     _event: Any
     def __init__(self, record: Record, owner: Any = None) -> None: ...
+    def _event_of_envelope(self) -> Any: ...
+    @property
+    def event(self) -> Any: ...
     @property
     def _owner(self) -> Any: ...
     @property

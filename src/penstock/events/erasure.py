@@ -22,16 +22,13 @@ from penstock.events.errors import UnknownEventTypeError
 from penstock.events.event import Event
 from penstock.events.key_store import KeyStore
 from penstock.events.personal import PersonalFields, personal_fields
-from penstock.events.registry import registry
+from penstock.events.registry import SEALED, SEALED_MARK, registry
 
 if TYPE_CHECKING:
     from penstock.events.envelope import Envelope
 
 Secrets = dict[str, "Cipher | None"]
 """What opens the data under keys, by the ids of the keys; None for one that was destroyed."""
-SEALED = "$personal"
-MARK = b'"$personal":{"key":"'
-"""Is in the stored bytes of every envelope that has sealed fields."""
 _NONCE_BYTES = 12
 
 
@@ -133,7 +130,7 @@ def _personal_part(envelope: Envelope) -> tuple[PersonalFields, str, Event] | No
             return None  # nobody declared anything of it
         fields = personal_fields(cls)
         if fields is not None:
-            if MARK in bytes(event):
+            if SEALED_MARK in bytes(event):
                 return None  # sealed already
             event = envelope.event()
     return None if fields is None else (fields, fields.subject_of(event), event)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from penstock._native.stored_events import Decoders
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.checks import check_unicode
 from penstock.events.compatibility import MODES, problems_between
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 Data = dict[str, Any]
 Upcaster = Callable[[Data], Data]
+SEALED = "$personal"
+"""What the data of an event with sealed fields have instead of them."""
+SEALED_MARK = b'"$personal":{"key":"'
+"""Is in the stored bytes of every envelope that has sealed fields."""
 
 
 class Registry:
@@ -32,7 +37,8 @@ class Registry:
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
         self.generation = 0
         """Grows whenever a class or an upcaster is added: what was derived from them has to be derived again."""
-        self._decoders: dict[tuple[str, int], msgspec.json.Decoder[Any] | None] = {}
+        self.decoders = Decoders(self._plain_decoder, (msgspec.MsgspecError, UnicodeError), SEALED_MARK)
+        """How the data of stored events are decoded; for native code."""
 
     def register(self, cls: type[Event]) -> None:
         """Make a class known under its type and version."""
@@ -42,7 +48,7 @@ class Registry:
             versions[cls.event_version] = cls
             self._latest[cls.event_type] = versions[max(versions)]
             self.generation += 1
-            self._decoders = {}
+            self.decoders.forget()
 
     def types(self) -> dict[str, list[int]]:
         """The versions known of every type."""
@@ -79,7 +85,7 @@ class Registry:
             with self._lock:
                 self._upcasters[event_type, from_version] = function
                 self.generation += 1
-                self._decoders = {}
+                self.decoders.forget()
             return function
 
         return register
@@ -109,26 +115,12 @@ class Registry:
             raise InvalidTypeError(f"version is {version!r}; an int is needed")
         return self._has_upcaster(event_type, version, self.get(event_type).event_version)
 
-    def decode_envelope(self, event_type: str, version: int, raw: bytes) -> Event | None:
-        """The typed event of an envelope's JSON in one pass; None when that takes more: see `decode`."""
-        decoders = self._decoders
-        try:
-            decoder = decoders[event_type, version]
-        except KeyError:
-            decoder = decoders[event_type, version] = self._envelope_decoder(event_type, version)
-        if decoder is None:
-            return None
-        try:
-            event: Event = decoder.decode(raw).data
-            return event
-        except (msgspec.MsgspecError, UnicodeError):
-            return None  # `decode` says what is wrong
-
-    def _envelope_decoder(self, event_type: str, version: int) -> msgspec.json.Decoder[Any] | None:
+    def _plain_decoder(self, event_type: str, version: int) -> Callable[[bytes], Any] | None:
+        """Decodes data of a version to the latest class; None when that takes more: see `decode`."""
         cls = self._latest.get(event_type)
         if cls is None or (version < cls.event_version and self._has_upcaster(event_type, version, cls.event_version)):
             return None
-        return msgspec.json.Decoder(msgspec.defstruct("EnvelopeOf", [("data", cls)], gc=False))
+        return msgspec.json.Decoder(cls).decode
 
     def _has_upcaster(self, event_type: str, start: int, end: int) -> bool:
         return any(name == event_type and start <= version < end for name, version in self._upcasters)

@@ -15,10 +15,10 @@ import msgspec
 from penstock._native.stored_events import StoredEvent
 from penstock.events.aggregate import Aggregate, applier
 from penstock.events.envelope import Envelope
-from penstock.events.erasure import MARK, Erasure, Secrets
+from penstock.events.erasure import Erasure, Secrets
 from penstock.events.errors import InvalidEventError, UnknownEventTypeError
 from penstock.events.personal import personal_fields
-from penstock.events.registry import registry
+from penstock.events.registry import SEALED_MARK, registry
 
 if TYPE_CHECKING:
     from penstock.events.event import Event
@@ -96,7 +96,7 @@ class Replay:
     def _slow(self, value: bytes, record: StoredEvent, secrets: Secrets) -> tuple[Event | None, Apply | None]:
         envelope = Envelope.from_json(value)
         data: bytes | msgspec.Raw = envelope.payload
-        if MARK in value:
+        if SEALED_MARK in value:
             data = self._erasure.open_data(envelope.type, data, secrets)
         try:
             event = registry.decode(envelope.type, envelope.version, data)

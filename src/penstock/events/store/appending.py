@@ -68,13 +68,12 @@ def _store(core: Core, parts: list[Part], streams: list[Stream], end: int) -> li
         results.append(AppendResult(version, position))
         changed.append(Stream(stream.name, version, stream.state))
     stored = core.log.append(builder, end)
+    if stored:
+        core.appended(builder, end, position, changed)
     if builder.size_bytes <= _KEPT_BUILDER_BYTES:
         builder.reset()
         core.spare_builder = builder
-    if not stored:
-        return None
-    core.appended(end, position, changed)
-    return results
+    return results if stored else None
 
 
 def _check_boundary(core: Core, boundary: Boundary, end: int) -> None:

@@ -43,8 +43,9 @@ class Core:
             self._forget()
         return end
 
-    def appended(self, begin: int, end: int, streams: Iterable[Stream]) -> None:
-        """This store's own events are in the log from `begin` to `end`: these streams are so now."""
+    def appended(self, builder: BatchBuilder, begin: int, end: int, streams: Iterable[Stream]) -> None:
+        """What is in the builder is in the log from `begin` to `end`: these streams are so now."""
+        self.index.learn(builder, begin)
         own = self._known_end == begin and len(self._known) < _REMEMBERED_STREAMS
         if self.index.catch_up() == end and own:  # nobody else's came
             for stream in streams:

@@ -13,6 +13,7 @@ import bisect
 import logging
 from pathlib import Path
 
+from penstock._native.builder import BatchBuilder
 from penstock._native.postings import Tail, hash_term
 from penstock._native.runs import Run
 from penstock.errors import CorruptionError
@@ -118,6 +119,12 @@ class Index:
             self._load()
             return self.catch_up()
         return self._tail.end
+
+    def learn(self, builder: BatchBuilder, begin: int) -> None:
+        """A batch was stored at offset `begin` out of this builder: it need not be read again."""
+        if self._tail.end == begin:
+            self._tail.feed_built(builder)
+            self._make_room()
 
     def _make_room(self) -> None:
         """Have rows written when there are many; wait for it when there are far too many."""

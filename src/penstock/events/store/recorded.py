@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from penstock._native.stored_events import StoredEvent
+from penstock._native.stored_events import StoredEvent, set_decoders
 from penstock.events.envelope import Envelope
-from penstock.events.erasure import MARK
 from penstock.events.event import Event
-from penstock.events.registry import registry
+from penstock.events.registry import SEALED_MARK, registry
+
+set_decoders(registry.decoders)
 
 
 class RecordedEvent(StoredEvent):
@@ -28,24 +29,14 @@ class RecordedEvent(StoredEvent):
         envelope: Envelope | None = self._envelope
         if envelope is None:
             envelope = Envelope.from_json(self.value)
-            if MARK in self.value:
+            if SEALED_MARK in self.value:
                 envelope = self._owner.open(envelope)
             self._envelope = envelope
         return envelope
 
-    @property
-    def event(self) -> Event:
-        """The typed event, migrated from an old version of its type. Raises `UnknownEventTypeError`,
-        `InvalidEventError`."""
-        event: Event | None = self._event
-        if event is None:
-            value = self.value
-            if MARK not in value:
-                event = registry.decode_envelope(self.type, self.schema_version, value)
-            if event is None:
-                event = self.envelope.event()
-            self._event = event
-        return event
+    def _event_of_envelope(self) -> Event:
+        """The typed event where the data alone cannot simply be decoded."""
+        return self.envelope.event()
 
     @property
     def timestamp(self) -> datetime:
