@@ -73,7 +73,7 @@ cdef class Decoders:
             self.last_type, self.last_version, self.last = type_, version, found
         return found
 
-    cdef object decoded(self, StoredEvent event):
+    cpdef object decoded(self, StoredEvent event):
         """The event, or None when it cannot be decoded like that."""
         cdef object decode = self.decoder(event.type, event.schema_version)
         cdef bytes data

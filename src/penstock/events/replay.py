@@ -1,7 +1,6 @@
 """From the records of a stream to the state of an aggregate: each event is decoded straight to its class.
 
-No envelope is made for an event whose type and version were seen before: they are found in the stored bytes, where they
-always stand in the same order, and lead to a decoder that skips all but the data. Whatever is not that plain (personal
+No envelope is made where the data alone can be decoded, see `Registry.decoders`. Whatever is not that plain (personal
 data, old versions with upcasters, JSON of another writer) takes the way over the envelope.
 """
 
@@ -17,21 +16,12 @@ from penstock.events.aggregate import Aggregate, applier
 from penstock.events.envelope import Envelope
 from penstock.events.erasure import Erasure, Secrets
 from penstock.events.errors import InvalidEventError, UnknownEventTypeError
-from penstock.events.personal import personal_fields
 from penstock.events.registry import SEALED_MARK, registry
 
 if TYPE_CHECKING:
     from penstock.events.event import Event
 
-_ID_BEGINS = len('{"messageId":"')
-_TYPE_BEGINS = b'","type":"'
-_TYPE_ENDS = b',"timestamp":'
 Apply = Callable[[Any, Any], Any]
-_Entry = tuple[Callable[[bytes], Any] | None, Apply | None]
-
-
-def _slowly(*_: Any) -> None:
-    raise AssertionError("takes the way over the envelope")
 
 
 class Replay:
@@ -41,7 +31,7 @@ class Replay:
         self._cls = cls
         self._erasure = erasure
         self._generation = -1
-        self._entries: dict[bytes, _Entry] = {}
+        self._appliers: dict[str, Apply | None] = {}
 
     def run(self, aggregate: Aggregate, records: Iterable[StoredEvent]) -> tuple[StoredEvent | None, Secrets]:
         """Apply the events; returns the last record (None: there was none), and the secrets that opened any of them.
@@ -49,69 +39,38 @@ class Replay:
         Raises `UnknownEventTypeError`, `InvalidEventError`, `LostKeyError`, and what the aggregate's methods raise.
         """
         if self._generation != registry.generation:
-            self._entries, self._generation = {}, registry.generation
-        entries = self._entries
+            self._appliers, self._generation = {}, registry.generation
+        appliers, decoded = self._appliers, registry.decoders.decoded
         secrets: Secrets = {}
         record = None
         for record in records:
-            value = record.value
-            begin = value.find(_TYPE_BEGINS, _ID_BEGINS)
-            key = value[begin : value.find(_TYPE_ENDS, begin)]
-            entry = entries.get(key)
-            decode, apply = self._entry(key, value) if entry is None else entry
+            try:
+                apply = appliers[record.type]
+            except KeyError:
+                apply = appliers[record.type] = self._applier(record.type)
             if apply is None:
                 continue
-            event = None
-            if decode is not None:
-                try:
-                    event = decode(value).payload
-                except (msgspec.MsgspecError, UnicodeError):
-                    event = None  # told, or done, on the slow way
+            event = decoded(record)
             if event is None:
-                event, apply = self._slow(value, record, secrets)
-            if apply is not None:
-                apply(aggregate, event)
+                event = self._slow(record, secrets)
+            apply(aggregate, event)
         return record, secrets
 
-    def _entry(self, key: bytes, value: bytes) -> _Entry:
-        """How events with these bytes between id and timestamp are decoded and applied."""
-        envelope = Envelope.from_json(value)
+    def _applier(self, event_type: str) -> Apply | None:
+        """What applies events of a type; None: they are passed over."""
         try:
-            event_class = registry.get(envelope.type)
-            apply = applier(self._cls, event_class)
+            return applier(self._cls, registry.get(event_type))
         except UnknownEventTypeError:
             if self._cls.unknown_events != "ignore":
                 raise
-            apply = None
-        entry: _Entry = (None, apply)
-        if apply is not None:
-            if registry.upcasts(envelope.type, envelope.version) or personal_fields(event_class) is not None:
-                entry = (None, _slowly)
-            else:
-                entry = (_data_decoder(event_class), apply)
-        if key.startswith(_TYPE_BEGINS):
-            self._entries[key] = entry
-        return entry
+            return None
 
-    def _slow(self, value: bytes, record: StoredEvent, secrets: Secrets) -> tuple[Event | None, Apply | None]:
-        envelope = Envelope.from_json(value)
+    def _slow(self, record: StoredEvent, secrets: Secrets) -> Event:
+        envelope = Envelope.from_json(record.value)
         data: bytes | msgspec.Raw = envelope.payload
-        if SEALED_MARK in value:
+        if SEALED_MARK in record.value:
             data = self._erasure.open_data(envelope.type, data, secrets)
         try:
-            event = registry.decode(envelope.type, envelope.version, data)
+            return registry.decode(envelope.type, envelope.version, data)
         except InvalidEventError as error:
             raise InvalidEventError(f"the event at position {record.position}: {error}") from error
-        return event, applier(self._cls, type(event))
-
-
-_decoders: dict[type[Event], Callable[[bytes], Any]] = {}
-
-
-def _data_decoder(event_class: type[Event]) -> Callable[[bytes], Any]:
-    """Decodes an envelope to an object whose `payload` is the event."""
-    found = _decoders.get(event_class)
-    if found is None:
-        shape = msgspec.defstruct("Data", [("payload", event_class, msgspec.field(name="data"))], gc=False)
-        found = _decoders[event_class] = msgspec.json.Decoder(shape).decode
-    return found
