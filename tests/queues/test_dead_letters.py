@@ -290,3 +290,26 @@ def test_a_letter_too_large_for_its_queue_stays_in_place_and_blocks_nothing(brok
     assert queue.receive(wait=0) == [] and broker.queue("small").peek() == []
     assert [message.value for message in queue.peek("dead")] == [b"x" * 3900]
     assert queue.stats().dead == 1
+
+
+def test_dead_messages_of_a_group_are_seen_revived_and_dropped(broker: penstock.Broker) -> None:
+    topic = broker.create_topic("orders")
+    topic.append_batch([b"%d" % number for number in range(6)])
+    with broker.share_consumer("orders", "billing", auto_offset_reset=2) as group:
+        assert group.settled_to() == 2
+        for message in group.receive(wait=0):
+            message.ack() if message.value == b"2" else message.reject()
+        assert group.settled_to() == 6
+        dead = group.peek("dead", 10)
+        assert [message.value for message in dead] == [b"3", b"4", b"5"]
+        assert group.revive(dead[1]) and not group.revive(dead[1])
+        assert group.settled_to() == 4
+        assert [message.value for message in group.peek()] == [b"4"]
+        assert group.purge("dead") == 2 and group.stats().dead == 0
+        assert [(message.value, message.failure_count) for message in group.receive(wait=0)] == [(b"4", 0)]
+        with pytest.raises(penstock.InvalidTypeError, match="message is 7"):
+            group.revive(7)  # type: ignore[arg-type]
+    assert group.closed
+    for wrong in (-1, 1 << 63, True, "soon"):
+        with pytest.raises(penstock.InvalidConfigError, match="auto_offset_reset"):
+            broker.share_consumer("orders", "other", auto_offset_reset=wrong)

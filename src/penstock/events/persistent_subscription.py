@@ -8,27 +8,24 @@ and what it takes, is in an SQLite file of the store.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from penstock._native.message import Message
+from penstock import Message, QueueConfig
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
 from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.delivery import Delivery, ParkedEvent, event_record
 from penstock.events.errors import UnknownSubscriptionError
 from penstock.events.subscription import POSITION_MAX, EventFilter, checked_seconds
 from penstock.events.subscription_file import SubscriptionFile
-from penstock.queues.queue_config import QueueConfig
-from penstock.queues.share_group import ShareGroup
 from penstock.storage.topic_config import check_topic_name
 
 if TYPE_CHECKING:
-    from penstock._native.delivery import Delivery as DeliveryState
     from penstock.events.store.event_store import EventStore
 
 _log = logging.getLogger("penstock.events")
-_PURGED = 5
-_CHUNK = 1000
+_DELIVERY = ("visibility_timeout", "max_receives", "retry_delay")
 EXHAUSTED = "it failed as often as max_receives allows"
 
 
@@ -47,28 +44,6 @@ class SubscriptionInfo(NamedTuple):
     """What it was made with."""
 
 
-class _Group(ShareGroup):
-    """The share group: begins at any position."""
-
-    _after = 0
-
-    def __init__(self, store: EventStore, name: str, config: QueueConfig, after: int) -> None:
-        self._after = after
-        super().__init__(store.broker, store.name, group_name(name), config)
-
-    def _open(self, number: int) -> DeliveryState:
-        delivery = super()._open(number)
-        if delivery.fresh and self._after:
-            delivery.skip_to(self._after)
-        return delivery
-
-    @property
-    def delivery(self) -> DeliveryState:
-        """The state of the one partition."""
-        self._refresh()
-        return self._deliveries[0]
-
-
 class PersistentSubscription:
     """Competing consumers of a store's events. Made by `EventStore.subscription`.
 
@@ -82,7 +57,10 @@ class PersistentSubscription:
         self._file = file
         self._settings = settings
         self._wanted = filter_of(settings)
-        self._group = _Group(store, name, config_of(settings), settings["after"])
+        options = {key: settings[key] for key in _DELIVERY}
+        self._group = store.broker.share_consumer(
+            store.name, group_name(name), settings["after"], key_ordered=settings["by_stream"], **options
+        )
 
     # --- receiving -------------------------------------------------------------------------------------------------
 
@@ -175,28 +153,18 @@ class PersistentSubscription:
 
     def parked(self, limit: int | None = None) -> list[ParkedEvent]:
         """What was put aside, in the order of positions."""
+        return [event for event, _ in self._parked(_checked_limit(limit))]
+
+    def _parked(self, limit: int | None) -> list[tuple[ParkedEvent, Message]]:
+        most = sys.maxsize if limit is None else limit
         found = []
-        for message in self._dead(limit):
+        for message in self._group.peek("dead", most) if most else ():
             record = event_record(message)
             if record is None:
                 continue
             reason, parked_ms = self._file.reason(self.name, record.offset + 1) or (EXHAUSTED, None)
-            found.append(ParkedEvent(record, self._store._erasure, reason, parked_ms))
+            found.append((ParkedEvent(record, self._store._erasure, reason, parked_ms), message))
         return found
-
-    def _dead(self, limit: int | None) -> Iterator[Message]:
-        delivery, start, left = self._group.delivery, 0, _checked_limit(limit)
-        while left is None or left > 0:
-            most = _CHUNK if left is None else min(left, _CHUNK)
-            offsets = delivery.find("dead", self._store.broker.clock.time_ms(), start, most)
-            if not offsets:
-                return
-            for offset in offsets:
-                message = delivery.read(self._group, offset)
-                if message is not None:
-                    yield message
-            start = offsets[-1] + 1
-            left = None if left is None else left - len(offsets)
 
     def replay_parked(self, filter: Callable[[ParkedEvent], bool] | None = None, limit: int | None = None) -> int:
         """Let parked events (that `filter` accepts, at most `limit`) be received again, their failures forgotten; how
@@ -204,12 +172,11 @@ class PersistentSubscription:
         if filter is not None and not callable(filter):
             raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
         _checked_limit(limit)
-        delivery = self._group.delivery
         positions: list[int] = []
-        for event in self.parked():
+        for event, message in self._parked(None):
             if limit is not None and len(positions) >= limit:
                 break
-            if (filter is None or filter(event)) and delivery.requeue(event.position - 1, 0):
+            if (filter is None or filter(event)) and self._group.revive(message):
                 positions.append(event.position)
         self._file.unpark(self.name, positions)
         return len(positions)
@@ -217,7 +184,7 @@ class PersistentSubscription:
     def discard_parked(self) -> int:
         """Settle all that is parked; how many there were."""
         positions = [event.position for event in self.parked()]
-        count = int(self._group.delivery.archive(0, 1 << 62, _PURGED, "dead"))
+        count = self._group.purge("dead")
         self._file.unpark(self.name, positions)
         return count
 
@@ -225,16 +192,15 @@ class PersistentSubscription:
 
     def info(self) -> SubscriptionInfo:
         """How it stands now."""
-        delivery = self._group.delivery
-        end = self._store.position  # before counting: what comes meanwhile is not settled
-        ready, in_flight, delayed, dead, oldest = delivery.counts(self._store.broker.clock.time_ms())
-        position = oldest if oldest >= 0 else end
-        return SubscriptionInfo(self.name, ready + delayed, in_flight, dead, position, dict(self._settings))
+        position = self._group.settled_to()
+        stats = self._group.stats()
+        lag = stats.ready + stats.delayed
+        return SubscriptionInfo(self.name, lag, stats.in_flight, stats.dead, position, dict(self._settings))
 
     @property
     def closed(self) -> bool:
         """Whether it was closed here."""
-        return self._group._closed
+        return self._group.closed
 
     def wakeup(self) -> None:
         """Make a blocked `receive` return now."""
@@ -308,7 +274,7 @@ DEFAULTS: dict[str, Any] = {
 
 def config_of(settings: dict[str, Any]) -> QueueConfig:
     """How the share group of a subscription delivers."""
-    given = {key: settings[key] for key in ("visibility_timeout", "max_receives", "retry_delay")}
+    given = {key: settings[key] for key in _DELIVERY}
     return QueueConfig().altered({**given, "fifo": settings["by_stream"]})
 
 

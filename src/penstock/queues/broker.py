@@ -29,7 +29,7 @@ from penstock.queues.queue_store import QueueStore
 from penstock.queues.retention_policy import check_group, trim, trim_partition
 from penstock.queues.router import Router
 from penstock.queues.schedule import Schedule, Schedules
-from penstock.queues.share_group import ShareGroup
+from penstock.queues.share_group import OFFSET_MAX, ShareGroup
 from penstock.storage.directory import SharedLock
 from penstock.storage.partition_log import PartitionLog
 from penstock.storage.topic_config import GIB, check_topic_name
@@ -223,7 +223,7 @@ class Broker(LogBroker):
         self,
         topic: str,
         group: str,
-        auto_offset_reset: str = "earliest",
+        auto_offset_reset: str | int = "earliest",
         key_ordered: bool = False,
         visibility_timeout: float = 30.0,
         max_receives: int | None = 5,
@@ -233,7 +233,8 @@ class Broker(LogBroker):
         """A consumer of a share group (KIP-932) over any topic: its members share the messages, each delivered until
         it is acknowledged; several groups each see them all.
 
-        `auto_offset_reset`: where a group that is new begins, "earliest" (default) or "latest". `key_ordered`:
+        `auto_offset_reset`: where a group that is new begins: "earliest" (default), "latest", or an offset (in each
+        partition). `key_ordered`:
         messages of one key are given out one after another, in their order (Pulsar's Key_Shared); fixed when the
         group is made. Further
         options: those of `QueueConfig` that have to do with receiving. Raises `UnknownTopicError`,
@@ -241,8 +242,11 @@ class Broker(LogBroker):
         """
         self._topic_config(check_topic_name(topic))
         check_topic_name(group)
-        if auto_offset_reset not in ("earliest", "latest"):
-            raise InvalidConfigError(f"auto_offset_reset is {auto_offset_reset!r}; allowed are 'earliest', 'latest'")
+        offset = auto_offset_reset if type(auto_offset_reset) is int else -1
+        if auto_offset_reset not in ("earliest", "latest") and not 0 <= offset <= OFFSET_MAX:
+            raise InvalidConfigError(
+                f"auto_offset_reset is {auto_offset_reset!r}; allowed are 'earliest', 'latest' and 0 to {OFFSET_MAX}"
+            )
         config = QueueConfig().altered(
             {
                 "visibility_timeout": visibility_timeout,

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_DELAYS, FLAG_EXPIRES, VISIBLE_AT_HEADER
-from penstock._native.delivery_states import PURGED
 from penstock._native.message import Message
 from penstock.errors import InvalidArgumentError, InvalidTypeError, PenstockError
 from penstock.queues.admission import Admission
@@ -42,7 +41,6 @@ from penstock.queues.worker import Worker
 if TYPE_CHECKING:
     from penstock.queues.broker import Broker
 
-STATES = ("ready", "in_flight", "delayed", "dead")
 WAIT_MAX_S = 20  # of SQS's calls
 _PLAIN = (0, None, None, None, None, None, None)  # the arguments of `send` that most calls leave as they are
 
@@ -268,19 +266,10 @@ class Queue(ShareGroup):
         max_messages: int = 10,
         filter: Callable[[Message], bool] | None = None,
     ) -> list[Message]:
-        """Messages in a state (`ready`, `in_flight`, `delayed`, `dead`), the oldest first, untouched. `filter(message)`
-        selects. `dead`: those kept here as dead, then those of the `dead_letter` queue that came from here.
-
-        They are not received: to settle one of them is a `StaleReceiptError`, unless somebody has it in flight.
+        """As `ShareGroup.peek`; `dead`: those kept here as dead, then those of the `dead_letter` queue that came from
+        here.
         """
-        if state not in STATES:
-            raise InvalidArgumentError(f"state is {state!r}; allowed are {', '.join(map(repr, STATES))}")
-        if filter is not None and not callable(filter):
-            raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
-        if type(max_messages) is not int or max_messages < 1:
-            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
-        self._refresh()
-        found = self._find(state, max_messages, filter)
+        found = super().peek(state, max_messages, filter)
         letters = self._config.dead_letter
         if state == "dead" and len(found) < max_messages and letters in self._broker.queues():
 
@@ -288,22 +277,6 @@ class Queue(ShareGroup):
                 return source_of(message.all_headers) == self.name and (filter is None or filter(message))
 
             found += self._broker.queue(str(letters))._find("ready", max_messages - len(found), ours)
-        return found
-
-    def _find(self, state: str, most: int, accept: Callable[[Message], bool] | None) -> list[Message]:
-        found: list[Message] = []
-        now = self._clock.time_ms()
-        for delivery in self._deliveries:
-            start = 0
-            while len(found) < most:
-                offsets = delivery.find(state, now, start, 1000 if accept is not None else min(most - len(found), 1000))
-                for offset in offsets:
-                    message = delivery.read(self, offset)
-                    if message is not None and len(found) < most and (accept is None or accept(message)):
-                        found.append(message)
-                if not offsets:
-                    break
-                start = offsets[-1] + 1
         return found
 
     def attributes(self) -> dict[str, str]:
@@ -330,14 +303,6 @@ class Queue(ShareGroup):
         return {name: str(value) for name, value in found.items()}
 
     # --- everything at once ----------------------------------------------------------------------------------------
-
-    def purge(self, state: str = "unsettled") -> int:
-        """Drop every ready and delayed message (`state` "dead": the dead ones); returns how many. What is in flight
-        stays."""
-        if state not in ("unsettled", "dead"):
-            raise InvalidArgumentError(f"state is {state!r}; allowed are 'unsettled', 'dead'")
-        self._refresh()
-        return sum(delivery.archive(0, 2**62, PURGED, state) for delivery in self._deliveries)
 
     def redrive(
         self,

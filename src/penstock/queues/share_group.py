@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock._native.delivery import Delivery
 from penstock._native.delivery_intake import EXPIRES_AT_HEADER, FLAG_EXPIRES, FLAG_PRECEDENCE
+from penstock._native.delivery_states import PURGED
 from penstock._native.message import Message, ack_many
 from penstock.clock import SystemClock
 from penstock.error_text import trace_of
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 ACCEPT, RELEASE, RENEW, FAIL, UNDO = 1, 2, 4, 5, 6  # see delivery.h
 MESSAGES_MAX = 1_000_000  # of one receive
+OFFSET_MAX = (1 << 62) - 1
+STATES = ("ready", "in_flight", "delayed", "dead")
 _WAIT_SLICE_S = 1.0
 _VIRTUAL_SLICE_S = 0.01
 _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one went away
@@ -48,7 +51,9 @@ _TAKE_OVER_S = 0.1  # how often a stand-by consumer looks whether the active one
 class ShareGroup:
     """A share group over a topic; made by `Broker.share_consumer`. `Queue` is this with a topic of its own."""
 
-    def __init__(self, broker: Broker, topic: str, group: str, config: QueueConfig, start: str = "earliest") -> None:
+    def __init__(
+        self, broker: Broker, topic: str, group: str, config: QueueConfig, start: str | int = "earliest"
+    ) -> None:
         self._broker = broker
         self.topic_name = topic
         self.group = group
@@ -354,6 +359,66 @@ class ShareGroup:
         self._refresh()
         return self._meter.read()
 
+    def settled_to(self, partition: int = 0) -> int:
+        """The offset before which all of a partition is settled, or dead."""
+        self._refresh()
+        delivery = self._delivery_of(partition)
+        end = delivery.log.log_end_offset  # before counting: what comes meanwhile is not settled
+        oldest = delivery.counts(self._clock.time_ms())[4]
+        return oldest if oldest >= 0 else end
+
+    def peek(
+        self,
+        state: str = "ready",
+        max_messages: int = 10,
+        filter: Callable[[Message], bool] | None = None,
+    ) -> list[Message]:
+        """Messages in a state (`ready`, `in_flight`, `delayed`, `dead`), the oldest first, untouched. `filter(message)`
+        selects.
+
+        They are not received: to settle one of them is a `StaleReceiptError`, unless somebody has it in flight.
+        """
+        if state not in STATES:
+            raise InvalidArgumentError(f"state is {state!r}; allowed are {', '.join(map(repr, STATES))}")
+        if filter is not None and not callable(filter):
+            raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
+        if type(max_messages) is not int or max_messages < 1:
+            raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int >= 1")
+        self._refresh()
+        return self._find(state, max_messages, filter)
+
+    def _find(self, state: str, most: int, accept: Callable[[Message], bool] | None) -> list[Message]:
+        found: list[Message] = []
+        now = self._clock.time_ms()
+        for delivery in self._deliveries:
+            start = 0
+            while len(found) < most:
+                offsets = delivery.find(state, now, start, 1000 if accept is not None else min(most - len(found), 1000))
+                for offset in offsets:
+                    message = delivery.read(self, offset)
+                    if message is not None and len(found) < most and (accept is None or accept(message)):
+                        found.append(message)
+                if not offsets:
+                    break
+                start = offsets[-1] + 1
+        return found
+
+    def purge(self, state: str = "unsettled") -> int:
+        """Drop every ready and delayed message (`state` "dead": the dead ones); returns how many. What is in flight
+        stays."""
+        if state not in ("unsettled", "dead"):
+            raise InvalidArgumentError(f"state is {state!r}; allowed are 'unsettled', 'dead'")
+        self._refresh()
+        return sum(delivery.archive(0, 2**62, PURGED, state) for delivery in self._deliveries)
+
+    def revive(self, message: Message) -> bool:
+        """Let a dead message (of `peek`) be received again, its failures forgotten; False when it is not dead any
+        more."""
+        if not isinstance(message, Message):
+            raise InvalidTypeError(f"message is {message!r}; what peek returned is needed")
+        self._refresh()
+        return self._delivery_of(message.partition).requeue(message.offset, 0)
+
     def priority_of(self, partition: int) -> int:
         """The priority of the messages in a partition: 0, as a topic has none."""
         return 0
@@ -409,14 +474,19 @@ class ShareGroup:
     def _open(self, number: int) -> Delivery:
         log = self._broker._log(self.topic_name, number)
         delivery = open_delivery(self._broker, log, self.group, ordered=self._config.fifo)
-        if delivery.fresh and self._start == "latest":
-            delivery.skip_to(log.log_end_offset)
+        if delivery.fresh and self._start != "earliest":
+            delivery.skip_to(self._start if isinstance(self._start, int) else log.log_end_offset)
         return delivery
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"the handle on {self.topic_name!r} was closed")
         self._broker._check_open()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._closed
 
     def sync(self) -> None:
         """What was settled so far is on the disk when this returns."""
