@@ -65,6 +65,10 @@ def given(tmp_path: Path) -> Iterator[Given]:
         made.database.close()
 
 
+def needs_token(event: Any, *, token: str) -> None:
+    """What nobody can call with an event alone."""
+
+
 Call = Callable[[Given], Any]
 BOX = BoxPacked("tea")
 CLOUD_EVENT = {"specversion": "1.0", "id": "1", "type": "BoxPacked", "source": "shop", "time": "2030-01-01T00:00:00Z"}
@@ -170,6 +174,28 @@ CALLS: list[tuple[str, Call]] = [
     ("type", lambda at: type(events.Event)("X", (events.Event,), {}, type=HALF)),
     ("version", lambda at: type(events.Event)("X", (events.Event,), {}, version=1 << 40)),
     ("CloudEvent", lambda at: events.Envelope.from_cloudevent({**CLOUD_EVENT, "data": object()})),
+    ("after", lambda at: at.store.subscribe(after=1 << 63)),
+    ("after", lambda at: at.store.read_all(after=1 << 64)),
+    ("after", lambda at: at.store.append_if(BOX, unless=events.Query(tags=["a"]), after=1 << 64)),
+    ("from_version", lambda at: at.store.read("s", from_version=-1)),
+    ("from_version", lambda at: at.store.read("s", from_version=1 << 64)),
+    ("before_version", lambda at: at.store.truncate("s", 1 << 63)),
+    ("max_count", lambda at: at.store.set_limits("s", max_count=1 << 63)),
+    ("max_age", lambda at: at.store.set_limits("s", max_age=1e300)),
+    ("limit", lambda at: at.store.read("s", limit=-(1 << 70))),
+    ("timeout", lambda at: at.store.wait(0, 10**400)),
+    ("timeout", lambda at: at.store.subscribe(timeout=10**400)),
+    ("visibility_timeout", lambda at: at.store.subscription("x", visibility_timeout=10**400)),
+    ("max_receives", lambda at: at.store.subscription("x", max_receives=1 << 64)),
+    ("retry_delay", lambda at: at.store.subscription("x", retry_delay=math.nan)),
+    ("max_messages", lambda at: at.store.subscription("x").receive(1 << 64)),
+    ("wait", lambda at: at.store.subscription("x").receive(wait=10**400)),
+    ("needs token", lambda at: at.bus.on(BoxPacked, group="g")(needs_token)),
+    ("filter", lambda at: at.bus.on(BoxPacked, group="g", filter=needs_token)),
+    ("needs token", lambda at: at.sagas.define("x")(needs_token)),
+    ("needs token", lambda at: events.CommandBus(at.store).handler(PackBox)(needs_token)),
+    ("needs token", lambda at: events.QueryBus().handler(PackBox)(needs_token)),
+    ("handler", lambda at: events.QueryBus().handler(PackBox)(None)),  # type: ignore[type-var]
     ("measure", lambda at: Alerts(at.broker).add("x", [], above=1, callback=print)),  # type: ignore[arg-type]
     ("above", lambda at: Alerts(at.broker).add("x", "lag", above=math.nan, callback=print)),
 ]

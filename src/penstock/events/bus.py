@@ -19,7 +19,7 @@ from penstock.events.bus_handler import EventType, Handler, checked_function, ch
 from penstock.events.bus_letters import DeadLetter, dead_letter
 from penstock.events.bus_runner import Runner
 from penstock.events.bus_source import CopySource, ShareSource, Source, dead_name, retry_name
-from penstock.events.checks import check_unicode, checked_list, checked_text
+from penstock.events.checks import check_keywords, check_unicode, checked_callable, checked_list, checked_text
 from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event
@@ -159,8 +159,8 @@ class EventBus(Runner):
             raise InvalidTypeError(f"retry is {retry!r}; a penstock.events.Retry or None is needed")
         if not isinstance(idempotent, (bool, Inbox)):
             raise InvalidTypeError(f"idempotent is {idempotent!r}; True, False or an Inbox is needed")
-        if filter is not None and not callable(filter):
-            raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
+        if checked_callable("filter", filter) is not None:
+            check_keywords("filter", filter)
         if copies not in ("group", "subscriber"):
             raise InvalidConfigError(f"copies is {copies!r}; allowed are 'group', 'subscriber'")
         if batch and isinstance(idempotent, Inbox):

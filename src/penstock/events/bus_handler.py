@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import InvalidConfigError, InvalidTypeError
+from penstock.events.checks import check_keywords
 from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event, EventMeta
@@ -92,6 +93,7 @@ def checked_function(function: Callable[..., Any], batch: bool) -> Callable[...,
     """A callable of one or two arguments, or an error."""
     if not callable(function):
         raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+    check_keywords("handler", function)
     try:
         required = [
             one

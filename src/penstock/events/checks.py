@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
 from penstock import Broker
-from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError
 
 _encode = msgspec.json.Encoder().encode
 
@@ -53,6 +54,19 @@ def checked_callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise InvalidTypeError(f"{name} is {value!r}; a callable or None is needed")
     return value
+
+
+def check_keywords(name: str, function: Any) -> None:
+    """Refuse a callable that needs arguments by keyword: it would never get them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin that does not say
+        return
+    needed = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]
+    if needed:
+        raise InvalidConfigError(
+            f"{name} {function!r} needs {', '.join(needed)} by keyword; arguments are given by position only"
+        )
 
 
 def checked_list(name: str, value: Any) -> list[Any]:

@@ -20,7 +20,7 @@ import msgspec
 from penstock.clock import SystemClock
 from penstock.errors import ConcurrencyError, InvalidArgumentError, InvalidConfigError, InvalidTypeError, PenstockError
 from penstock.events.bus_handler import positional_count
-from penstock.events.checks import metadata_json
+from penstock.events.checks import check_keywords, metadata_json
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event
@@ -115,6 +115,7 @@ class CommandBus:
                 raise InvalidConfigError(f"{command_class.__name__} has a handler already")
             if not callable(function):
                 raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+            check_keywords("handler", function)
             self._handlers[command_class] = _Handler(function)
             return function
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.errors import InvalidConfigError, InvalidTypeError
+from penstock.events.checks import check_keywords
 from penstock.events.commands import _handler_of, _validated
 from penstock.events.projector import Projector
 
@@ -41,6 +42,9 @@ class QueryBus:
         def register(function: F) -> F:
             if query_class in self._handlers:
                 raise InvalidConfigError(f"{query_class.__name__} has a handler already")
+            if not callable(function):
+                raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+            check_keywords("handler", function)
             self._handlers[query_class] = (function, projector)
             return function
 

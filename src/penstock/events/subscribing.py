@@ -6,7 +6,8 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from penstock.events.subscription import EventFilter, Subscription, Types, checked_after, checked_seconds
+from penstock.events.store.arguments import checked_int
+from penstock.events.subscription import EventFilter, Subscription, Types, checked_seconds
 from penstock.events.subscription_file import SubscriptionFile
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Subscribing:
         """
         wanted = EventFilter(types, category, stream, tags)
         seconds = None if timeout is None else checked_seconds("timeout", timeout)
-        found = Subscription(cast("EventStore", self), wanted, checked_after(after), seconds)
+        found = Subscription(cast("EventStore", self), wanted, checked_int("after", after), seconds)
         self._followers.add(found)
         return found
 

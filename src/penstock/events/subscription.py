@@ -241,15 +241,10 @@ def checked_seconds(name: str, value: object) -> float:
     """A number of seconds from 0, or an error that says what is allowed."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidTypeError(f"{name} is {value!r}; seconds (from 0) are needed")
-    if not value >= 0:
-        raise InvalidArgumentError(f"{name} is {value!r}; seconds (from 0) are needed")
-    return value
-
-
-def checked_after(value: object) -> int:
-    """A position, or an error that says what is allowed."""
-    if type(value) is not int:
-        raise InvalidTypeError(f"after is {value!r}; a position (an int from 0) is needed")
-    if value < 0:
-        raise InvalidArgumentError(f"after is {value}; a position (an int from 0) is needed")
-    return value
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise InvalidArgumentError(f"{name} is {value!r}; seconds (from 0, as a float can hold) are needed")
+    return seconds

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.events.checks import check_keywords
 from penstock.events.sagas.codec import decode_value, encode_value
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -28,6 +29,7 @@ class Definition:
             self._signature = inspect.signature(function)
         except ValueError as error:
             raise InvalidTypeError(f"saga {name!r} is {function!r}; {error}") from error
+        check_keywords(f"saga {name!r}", function)
         self._types = self._argument_types()
 
     def _argument_types(self) -> list[Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from datetime import datetime, timedelta
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
+
+INT64_MAX = (1 << 63) - 1
+_AGE_MAX_S = INT64_MAX // 1024
 
 
 def check_stream(stream: object, name: str = "stream") -> bytes:
@@ -20,17 +22,19 @@ def check_stream(stream: object, name: str = "stream") -> bytes:
 
 
 def checked_int(name: str, value: object, least: int = 0) -> int:
-    """An int of at least so much."""
+    """An int of at least so much, and of 64 bits."""
     if type(value) is not int:
         raise InvalidTypeError(f"{name} is {value!r}; an int is needed")
-    if value < least:
-        raise InvalidArgumentError(f"{name} is {value}; allowed is {least} or more")
+    if not least <= value <= INT64_MAX:
+        raise InvalidArgumentError(f"{name} is {value}; allowed is {least} to {INT64_MAX}")
     return value
 
 
 def checked_limit(limit: object) -> int | None:
     """How many events; None: all."""
-    return None if limit is None else min(checked_int("limit", limit), sys.maxsize)
+    if limit is None:
+        return None
+    return checked_int("limit", min(limit, sys.maxsize) if type(limit) is int else limit)
 
 
 def split_until(until: object) -> tuple[int | None, datetime | None]:
@@ -47,6 +51,8 @@ def split_until(until: object) -> tuple[int | None, datetime | None]:
 def checked_age_ms(max_age: object) -> int:
     """Milliseconds of a `max_age`."""
     seconds = max_age.total_seconds() if isinstance(max_age, timedelta) else max_age
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise InvalidArgumentError(f"max_age is {max_age!r}; seconds (> 0) or a timedelta is needed")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= _AGE_MAX_S:
+        raise InvalidArgumentError(
+            f"max_age is {max_age!r}; seconds (> 0, up to {_AGE_MAX_S}) or a timedelta is needed"
+        )
     return round(seconds * 1000)
