@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-from penstock import Message, QueueConfig
+from penstock import Message, QueueConfig, ShareGroup
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
 from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.delivery import Delivery, ParkedEvent, event_record
@@ -58,7 +58,7 @@ class PersistentSubscription:
         self._settings = settings
         self._wanted = filter_of(settings)
         options = {key: settings[key] for key in _DELIVERY}
-        self._group = store.broker.share_consumer(
+        self._group: ShareGroup = store.broker.share_consumer(
             store.name, group_name(name), settings["after"], key_ordered=settings["by_stream"], **options
         )
 
