@@ -173,7 +173,8 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         found = stream_events(self._core, key, first, last, backwards)
         if not backwards:
             found = up_to(found, time)
-        return itertools.islice(self._young(known, found), left)
+        found = self._young(known, found)
+        return found if left is None else itertools.islice(found, left)
 
     def _records_of(self, stream: str, first: int, last: int | None = None) -> Iterator[RecordedEvent]:
         """The events of a stream that may be read, from version `first` to `last`, as they are now."""

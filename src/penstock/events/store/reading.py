@@ -59,15 +59,17 @@ class Rows:
 def stream_events(core: Core, key: bytes, first: int, last: int, backwards: bool = False) -> Found:
     """The events of a stream of versions `first` to `last`."""
     rows = Rows(core, rf.STREAM_TERM + key)
-    return _backwards(core, rows, key, first, last) if backwards else _forwards(core, rows, key, first, last)
+    if backwards:
+        return _backwards(core, rows, key, first, last)
+    return itertools.chain.from_iterable(_forwards(core, rows, key, first, last))  # faster than `yield from`
 
 
-def _forwards(core: Core, rows: Rows, key: bytes, first: int, last: int) -> Found:
+def _forwards(core: Core, rows: Rows, key: bytes, first: int, last: int) -> Iterator[list[RecordedEvent]]:
     place = _first_place(core, rows, key, first) if first > 0 else 0
     size = _ROWS_FIRST
     while place < rows.count and first <= last:
         found = core.log.read_rows(rows.slice(place, min(place + size, rows.count)), key, first, last)
-        yield from found
+        yield found
         if found and found[-1].version >= last:
             return
         place += size
