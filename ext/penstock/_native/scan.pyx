@@ -1,16 +1,18 @@
 """Walking the batches of a log file: headers, CRC, records; and finding the next good batch after bad bytes.
 
 Every byte is bounds-checked before it is used, so any file is safe to scan: empty, cut anywhere, random. What is found
-is copied out of the map, so it stays valid when the file is cut afterwards. Thread safety: one thread at a time. Crash policy: nothing is written; what a crash left is reported, not judged.
+is copied out of the map, so it stays valid when the file is cut afterwards. Thread safety: one thread at a time.
+Crash policy: nothing is written; what a crash left is reported, not judged.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdint cimport int16_t, int32_t, int64_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memcmp
 
 from penstock._native.format cimport *
 from penstock._native.mapping cimport Mapping
+from penstock._native.region cimport Region
 
 from fastcrc.crc32 import iscsi as _crc32c
 
@@ -182,28 +184,13 @@ cdef class BatchList:
             yield self[i]
 
 
-cdef class _Window:
+cdef Region _part(object owner, const char *data, Py_ssize_t size):
     """A read-only view of part of a scanner's map."""
-    cdef object owner
-    cdef const char *data
-    cdef Py_ssize_t size
-
-    @staticmethod
-    cdef _Window over(object owner, const char *data, Py_ssize_t size):
-        cdef _Window window = _Window.__new__(_Window)
-        window.owner = owner
-        window.data = data
-        window.size = size
-        return window
-
-    def __len__(self):
-        return self.size
-
-    def __getbuffer__(self, Py_buffer *view, int flags):
-        PyBuffer_FillInfo(view, self, <void *>self.data, self.size, 1, flags)
-
-    def __releasebuffer__(self, Py_buffer *view):
-        pass
+    cdef Region region = Region.__new__(Region)
+    region.owner = owner
+    region.data = data
+    region.size = size
+    return region
 
 
 cdef int read_header(const char *p, int64_t left, batch_facts *out) noexcept nogil:
@@ -271,7 +258,7 @@ cdef class LogScanner:
 
     cdef uint32_t computed_crc(self, const batch_facts *f) except? 0:
         cdef const char *p = self.map.data + f.position
-        return _crc32c(_Window.over(self, p + BATCH_ATTRIBUTES, f.size - BATCH_ATTRIBUTES))
+        return _crc32c(_part(self, p + BATCH_ATTRIBUTES, f.size - BATCH_ATTRIBUTES))
 
     def scan(self, int64_t position, int64_t end, int64_t base_offset, int64_t expected, bint dense, bint check_crc):
         """Walk batches from `position` to `end` (-1: the file's).
@@ -370,7 +357,7 @@ cdef class LogScanner:
         payload = self.map.data + f.position + BATCH_HEADER_BYTES
         if not f.attributes & ATTRIBUTE_CODEC_MASK or f.count == 0:
             return check_payload(f, payload, size)
-        plain = decompress(f.attributes & ATTRIBUTE_CODEC_MASK, _Window.over(self, payload, size), limit_bytes)
+        plain = decompress(f.attributes & ATTRIBUTE_CODEC_MASK, _part(self, payload, size), limit_bytes)
         PyObject_GetBuffer(plain, &view, PyBUF_SIMPLE)
         try:
             return check_payload(f, <const char *>view.buf, view.len)
