@@ -141,6 +141,8 @@ def paths(broker: penstock.Broker) -> dict[str, Path_]:
 
 def _reading(broker: penstock.Broker) -> dict[str, Path_]:
     consumer = broker.consumer("out")  # stays open: what a consumer costs is no matter of records
+    # Gaps of a value's size: where the allocator's last pool is just full, every record would make and free one.
+    gaps = [bytes(bytearray(100)) for _ in range(64)][::2]
 
     def values() -> int:
         consumer.seek_to_beginning()
@@ -153,6 +155,7 @@ def _reading(broker: penstock.Broker) -> dict[str, Path_]:
     def iterate() -> int:
         consumer.seek_to_beginning()
         collections.deque(itertools.islice(consumer, RECORDS), maxlen=0)
+        assert gaps  # they are still there
         return RECORDS
 
     return {"poll_batches and values()": (values, values), "iteration over Record objects": (iterate, iterate)}
