@@ -160,63 +160,107 @@ def test_what_a_child_writes_after_the_parent_closed_is_kept(tmp_path: Path) -> 
         assert broker.groups() == ["group-of-the-child"]
 
 
-def storm(broker: penstock.Broker, stop: threading.Event) -> list[threading.Thread]:
-    """Threads that do something of every kind until `stop`."""
-    queue = broker.queue("q", deduplication_window=300.0)
-    producer, transactional = broker.producer(), broker.producer(transactional_id="parent")
+class Storm:
+    """Threads that do something of every kind until `end`, and what they have done."""
 
-    def topics(number: int) -> None:
-        broker.create_topic(f"t{number}").append(b"v")
-        broker.delete_topic(f"t{number}")
+    def __init__(self, broker: penstock.Broker) -> None:
+        self.broker = broker
+        self.queue = broker.queue("q", deduplication_window=3600.0)
+        self.producer = broker.producer()
+        self.transactional = broker.producer(transactional_id="parent")
+        self.done: dict[str, int] = {}
+        self.received: list[bytes] = []
+        self.errors: list[BaseException] = []
+        self._stop = threading.Event()
+        actions = (self.topics, self.send, self.group, self.queues)
+        self._threads = [threading.Thread(target=self._repeat, args=(action,)) for action in actions]
+        for thread in self._threads:
+            thread.start()
 
-    def send(number: int) -> None:
-        producer.send("t", b"v")
-        producer.flush()
-        with transactional.transaction():
-            transactional.send("t", b"v")
+    def topics(self, number: int) -> None:
+        self.broker.create_topic(f"t{number}").append(b"v")
+        self.broker.delete_topic(f"t{number}")
 
-    def group(number: int) -> None:
-        with broker.consumer("t", group=f"g{number % 3}") as consumer:
+    def send(self, number: int) -> None:
+        self.producer.send("t", b"alone-%d" % number)
+        self.producer.flush()
+        with self.transactional.transaction():
+            self.transactional.send("t", b"transaction-%d" % number)
+
+    def group(self, number: int) -> None:
+        with self.broker.consumer("t", group=f"g{number % 3}") as consumer:
             consumer.poll(timeout=0.001)
-        broker.reset_offsets("moved", "t", "latest")
+        self.broker.reset_offsets("moved", "t", "latest")
 
-    def queues(number: int) -> None:
-        queue.send(b"v", deduplication_id=f"{number}")
-        queue.ack_many(queue.receive(5, wait=0))
+    def queues(self, number: int) -> None:
+        self.queue.send(b"parent-%d" % number, deduplication_id=f"parent-{number}")
+        messages = self.queue.receive(5, wait=0)
+        self.queue.ack_many(messages)
+        self.received += [message.value or b"" for message in messages]
 
-    def repeat(action: Callable[[int], None]) -> None:
+    def _repeat(self, action: Callable[[int], None]) -> None:
         number = 0
-        while not stop.is_set():
-            action(number)
-            number += 1
+        try:
+            while not self._stop.is_set():
+                action(number)
+                number += 1
+        except BaseException as error:  # a thread's end would be a warning only
+            self.errors.append(error)
+        self.done[action.__name__] = number
 
-    threads = [threading.Thread(target=repeat, args=(action,)) for action in (topics, send, group, queues)]
-    for thread in threads:
-        thread.start()
-    return threads
+    def end(self) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def what_a_child_does(broker: penstock.Broker, name: str) -> None:
+    with broker.producer(transactional_id=name) as producer, producer.transaction():
+        producer.send("t", name.encode())
+    with broker.consumer("t", group=name) as consumer:
+        consumer.poll(timeout=0.001)
+    broker.reset_offsets(f"{name}-moved", "t", "latest")
+    broker.create_topic(name)
+    broker.queue("q").send(name.encode(), deduplication_id=name)
+    broker.queue(f"{name}-queue").send(b"v")
 
 
 @pytest.mark.parametrize("forks_count", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_children_of_a_storm_can_do_everything(tmp_path: Path, forks_count: int) -> None:
+    """And no row of theirs or of the parent's threads is lost or there twice."""
+    children = [f"child-{number}" for number in range(forks_count)]
     with penstock.open(tmp_path) as broker:
         broker.create_topic("t", partitions=4)
-        stop = threading.Event()
-        threads = storm(broker, stop)
+        storm = Storm(broker)
         try:
-            for number in range(forks_count):
-
-                def in_child(name: str = f"child-{number}") -> None:
-                    with broker.producer(transactional_id=name) as producer, producer.transaction():
-                        producer.send("t", b"v")
-                    with broker.consumer("t", group=name) as consumer:
-                        consumer.poll(timeout=0.001)
-                    broker.create_topic(name)
-                    broker.queue("q").send(b"v", deduplication_id=name)
-                    broker.queue(f"{name}-queue").send(b"v")
-
-                assert status(forked(in_child)) == 0
+            for name in children:
+                assert status(forked(lambda name=name: what_a_child_does(broker, name))) == 0
         finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
-        assert sum(name.startswith("child-") for name in broker.topics()) == 2 * forks_count
+            storm.end()
+        assert not storm.errors
+    with penstock.open(tmp_path) as broker:
+        check_rows(broker, storm, children)
+    assert penstock.verify(tmp_path).ok
+
+
+def check_rows(broker: penstock.Broker, storm: Storm, children: list[str]) -> None:
+    made = sorted([*children, *(f"{name}-queue" for name in children), "q", "t"])
+    assert broker.topics() == made
+    assert {"moved", *(f"{name}-moved" for name in children)} <= set(broker.groups())
+    sent = [f"{kind}-{number}" for kind in ("alone", "transaction") for number in range(storm.done["send"])]
+    with broker.consumer("t", isolation_level="read_committed") as consumer:
+        found = []
+        while records := consumer.poll(timeout=0, max_records=10_000):
+            found += [(record.value or b"").decode() for record in records]
+    assert sorted(found) == sorted([*sent, *children])
+    for name in children:
+        assert [message.value for message in broker.queue(f"{name}-queue").receive(2)] == [b"v"]
+    ours = [f"parent-{number}" for number in range(storm.done["queues"])]
+    queue = broker.queue("q")
+    for name in [*children, *ours]:
+        queue.send(b"again", deduplication_id=name)  # remembered: not stored
+    left = []
+    while messages := queue.receive(100, wait=0):
+        left += [message.value or b"" for message in messages]
+        queue.ack_many(messages)
+    assert sorted(storm.received + left) == sorted(name.encode() for name in [*children, *ours])
