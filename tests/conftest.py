@@ -13,12 +13,19 @@ import penstock
 from penstock._native import mapping
 
 
+SLOW_TIMEOUT_S = 3600
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Long runs are asked for by name."""
-    if "slow" not in str(config.getoption("markexpr")):
-        for item in items:
-            if item.get_closest_marker("slow") is not None:
-                item.add_marker(pytest.mark.skip(reason="slow: run by `pytest -m slow`"))
+    """Long runs are asked for by name, and have the time that they take on a busy machine."""
+    asked = "slow" in str(config.getoption("markexpr"))
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            continue
+        if not asked:
+            item.add_marker(pytest.mark.skip(reason="slow: run by `pytest -m slow`"))
+        elif item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT_S))
 
 
 def _live() -> tuple[int, int]:

@@ -125,7 +125,6 @@ def test_killed_writers_lose_and_invent_nothing(tmp_path, read, keep_open):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("keep_open", [False, True])
 def test_killed_writers_for_long(tmp_path, read, keep_open):
     crash_rounds(tmp_path, 40, read, keep_open, seed=2)

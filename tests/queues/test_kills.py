@@ -226,7 +226,6 @@ def test_a_few_kills(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_many_kills(tmp_path: Path, kind: str, seed: int) -> None:

@@ -107,7 +107,6 @@ def test_killed_workers_lose_and_repeat_nothing(tmp_path: Path, fifo: bool) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fifo", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_killed_workers_for_long(tmp_path: Path, fifo: bool, seed: int) -> None:

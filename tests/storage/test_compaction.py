@@ -415,7 +415,6 @@ def test_a_kill_leaves_the_old_or_the_new(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("seed", range(10))
 def test_a_kill_leaves_the_old_or_the_new_for_long(tmp_path: Path, seed: int) -> None:
     run_kills(tmp_path / "data", 100, seed)
