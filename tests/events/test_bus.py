@@ -226,6 +226,20 @@ def test_batches(bus: events.EventBus) -> None:
     assert [letter.envelope.data["number"] for letter in bus.dead_letters() if letter.envelope] == [2]
 
 
+def test_slow_handlers_get_fewer_at_once_by_the_brokers_clock(bus: events.EventBus, clock: VirtualClock) -> None:
+    got: list[list[int]] = []
+
+    @bus.on(BusSquare, group="g", batch=True, prefetch=4)
+    def handle(batch: list[BusSquare]) -> None:
+        got.append([event.number for event in batch])
+        if len(got) == 1:
+            clock.advance(0.19)
+
+    bus.publish_many([BusSquare(number) for number in range(10)])
+    bus.run_until_idle()
+    assert got == [[0, 1, 2, 3], [4, 5], [6, 7, 8, 9]]
+
+
 def test_every_subscriber_gets_a_copy(bus: events.EventBus, clock: VirtualClock) -> None:
     bus.publish(BusSquare(0))  # before they subscribed
     other = events.EventBus(bus.broker, "other")

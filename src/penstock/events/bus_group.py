@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +98,7 @@ class Group:
         return self._work_on(deliveries, most, stopped)
 
     def _work_on(self, deliveries: list[Delivery], most: int, stopped: Callable[[], bool]) -> int:
-        started = time.perf_counter()
+        started = self._clock.monotonic()
         if self._waiting:
             self._waiting.difference_update([delivery.id for delivery in deliveries])
         try:
@@ -112,7 +111,7 @@ class Group:
         finally:
             self._in_hand.pop(threading.get_ident(), None)
             self._give_back(deliveries)
-        self._adapt(len(deliveries) == most, time.perf_counter() - started)
+        self._adapt(len(deliveries) == most, self._clock.monotonic() - started)
         return len(deliveries)
 
     def _give_back(self, deliveries: list[Delivery]) -> None:
