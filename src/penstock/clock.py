@@ -66,7 +66,7 @@ class VirtualClock:
             self._condition.wait_for(lambda: self._elapsed >= deadline)
 
     def advance(self, seconds: float) -> None:
-        """Move time forward by `seconds` (>= 0) and wake whoever waits."""
+        """Move time forward by `seconds` (>= 0) and wake whoever waits. Raises `InvalidArgumentError` when negative."""
         if seconds < 0:
             raise InvalidArgumentError(f"seconds is {seconds}; time only moves forward, give a value >= 0")
         with self._condition:

@@ -23,7 +23,7 @@ class AsyncWorker:
     `tasks`: handlers at once. `prefetch`: messages a task receives at a time. `retry`, `visibility_timeout`,
     `exclusive`, `consumer_priority`: as for `Worker`. While a handler runs, the time-outs of what its task holds are
     extended. `stop` finishes the messages in hand and gives what was prefetched back, which is no failure. Cancelled,
-    it cancels the handlers and gives everything back at once.
+    it cancels the handlers and gives everything back at once. Raises `InvalidConfigError`, and what `Worker` raises.
     """
 
     def __init__(

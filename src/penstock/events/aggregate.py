@@ -39,6 +39,7 @@ class Aggregate(metaclass=AppliesMeta):
     Options of the class, as keywords or attributes: `snapshot_every` (events; default None: no snapshots),
     `snapshot_version` (default 1; raise it when the methods that apply events change, so that older snapshots are not
     used), `unknown_events` ("error": an event that no method applies is an `UnknownEventTypeError`; "ignore").
+    `id`: a str that is not empty (`InvalidTypeError`).
     """
 
     __slots__ = ("__dict__", "__weakref__", "_behind", "_id", "_keys", "_pending", "_snapshot_at", "_stored_version")

@@ -89,7 +89,8 @@ class EventBus(Runner):
         """Store many events, faster than one by one; returns their envelopes. All are stored when this returns; an
         error leaves a beginning of them stored.
 
-        `keys`: one for each, or a function of the event. `options`: see `publish`; they hold for all.
+        `keys`: one for each (`InvalidArgumentError` otherwise), or a function of the event. `options`: see `publish`;
+        they hold for all.
         """
         given = checked_list("events", events)
         if callable(keys):

@@ -90,7 +90,7 @@ class CommandBus:
         commands.dispatch(PlaceOrder("o-1", 4200), idempotency_key="k")
 
     `retry`: how often a command is handled anew after a `ConcurrencyError` (default 5 attempts, some milliseconds
-    apart); nothing of the earlier attempt was stored.
+    apart); nothing of the earlier attempt was stored. Raises `InvalidTypeError` (`store` is no `EventStore`).
     """
 
     def __init__(self, store: EventStore, retry: Retry | None = None) -> None:
@@ -130,7 +130,8 @@ class CommandBus:
         handled; each event is caused by the command).
 
         Raises `InvalidCommandError`, `UnknownCommandError`, `InvalidArgumentError` (the key belongs to another
-        command), `ConcurrencyError` (after the last attempt).
+        command), `ConcurrencyError` (after the last attempt), `InvalidConfigError` (an async handler, and an event loop
+        runs: await `dispatch_async`).
         """
         attempt = _Attempt(self, command, idempotency_key, options)
         if attempt.handler.is_async:

@@ -124,7 +124,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Envelope:
-        """The envelope of a wire form; its data are looked at when they are asked for. Raises `InvalidEventError`."""
+        """The envelope of a wire form; its data are looked at when they are asked for. Raises `InvalidEventError`,
+        `InvalidTypeError` (neither bytes nor str)."""
         try:
             return _decode(raw)
         except (msgspec.MsgspecError, UnicodeError) as error:

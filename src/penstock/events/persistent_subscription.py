@@ -168,7 +168,7 @@ class PersistentSubscription:
 
     def replay_parked(self, filter: Callable[[ParkedEvent], bool] | None = None, limit: int | None = None) -> int:
         """Let parked events (that `filter` accepts, at most `limit`) be received again, their failures forgotten; how
-        many."""
+        many. Raises `InvalidTypeError`, `InvalidArgumentError`."""
         if filter is not None and not callable(filter):
             raise InvalidTypeError(f"filter is {filter!r}; a callable or None is needed")
         _checked_limit(limit)

@@ -38,7 +38,10 @@ class Projection(metaclass=AppliesMeta):
         """Make the tables. Called before the first event, and on an empty database by `Projector.rebuild`."""
 
     def reset(self, db: Any) -> None:
-        """Delete what the projection made: `Projector.rebuild` needs it for databases other than SQLite."""
+        """Delete what the projection made: `Projector.rebuild` needs it for databases other than SQLite.
+
+        Raises `InvalidConfigError` unless a subclass does it.
+        """
         raise InvalidConfigError(
             f"{type(self).__name__} has no reset(db) to empty its tables; rebuilding it in this database needs one"
         )

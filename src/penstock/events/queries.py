@@ -54,7 +54,8 @@ class QueryBus:
         """The answer. `after`: a position that the read model must have reached, which is waited for, `timeout`
         seconds at most: so one reads one's own writes.
 
-        Raises `InvalidCommandError` (fields of wrong types), `UnknownCommandError`, `TimeoutError`.
+        Raises `InvalidCommandError` (fields of wrong types), `UnknownCommandError`, `TimeoutError`,
+        `InvalidConfigError` (an async handler: await `ask_async`).
         """
         function, projector = _handler_of(self._handlers, query)
         if inspect.iscoroutinefunction(function):

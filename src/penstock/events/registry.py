@@ -56,7 +56,8 @@ class Registry:
             return {name: sorted(versions) for name, versions in sorted(self._classes.items())}
 
     def get(self, event_type: str, version: int | None = None) -> type[Event]:
-        """The class of a type and version (default: the latest), or `UnknownEventTypeError`."""
+        """The class of a type and version (default: the latest), or `UnknownEventTypeError`;
+        `InvalidTypeError`."""
         if not isinstance(event_type, str) or (version is not None and type(version) is not int):
             name, given = ("version", version) if isinstance(event_type, str) else ("event_type", event_type)
             raise InvalidTypeError(f"{name} is {given!r}; the name of a type, and an int or None, are needed")
@@ -70,7 +71,7 @@ class Registry:
         """Decorator of a function that turns the data of `from_version` into that of the version after it.
 
         It gets and returns a dict of JSON values. Old events are migrated when they are read, one version after
-        another; stored bytes never change.
+        another; stored bytes never change. Raises `InvalidTypeError`, `InvalidArgumentError` (a version below 1).
         """
         if not isinstance(event_type, str) or not event_type:
             raise InvalidTypeError(f"event_type is {event_type!r}; a str that is not empty is needed")
@@ -110,7 +111,8 @@ class Registry:
             raise InvalidEventError(f"data of {event_type} version {version} are no {target}: {error}") from error
 
     def upcasts(self, event_type: str, version: int) -> bool:
-        """Whether data of this version are changed by upcasters on their way to the latest class."""
+        """Whether data of this version are changed by upcasters on their way to the latest class. Raises
+        `InvalidTypeError`."""
         if type(version) is not int:
             raise InvalidTypeError(f"version is {version!r}; an int is needed")
         return self._has_upcaster(event_type, version, self.get(event_type).event_version)
@@ -138,7 +140,8 @@ class Registry:
     def check_compatibility(self, old: type[Event], new: type[Event], mode: str = "backward") -> None:
         """Refuse a change of schema with `IncompatibleSchemaError`, as a schema registry does.
 
-        `mode`: "backward" (`new` reads what `old` wrote), "forward" (`old` reads what `new` writes) or "full" (both).
+        `mode`: "backward" (`new` reads what `old` wrote), "forward" (`old` reads what `new` writes) or "full" (both);
+        `InvalidArgumentError` for another.
         """
         if mode not in MODES:
             raise InvalidArgumentError(f"mode is {mode!r}; allowed are {', '.join(map(repr, MODES))}")

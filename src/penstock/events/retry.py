@@ -31,7 +31,8 @@ class Retry(RetryPolicy):
         return exhausted or isinstance(error, self.give_up_on) or not isinstance(error, Exception)
 
     def call(self, function: Callable[..., T], *args: Any, clock: Clock | None = None, **options: Any) -> T:
-        """The result of `function(*args, **options)`, tried again as this policy says; its last error is raised."""
+        """The result of `function(*args, **options)`, tried again as this policy says; its last error is raised.
+        `InvalidTypeError` when it is no callable."""
         if not callable(function):
             raise InvalidTypeError(f"function is {function!r}; a callable is needed")
         failures = 0

@@ -157,7 +157,8 @@ class Subscription:
         return event
 
     def receive(self, max_events: int = 100, wait: float | None = 0.0) -> list[RecordedEvent]:
-        """Up to `max_events` as soon as there is one; [] when none came in `wait` seconds (None: for ever)."""
+        """Up to `max_events` as soon as there is one; [] when none came in `wait` seconds (None: for ever).
+        Raises `InvalidArgumentError`."""
         if type(max_events) is not int or max_events < 1:
             raise InvalidArgumentError(f"max_events is {max_events!r}; give an int from 1")
         before, self._timeout = self._timeout, math.inf if wait is None else checked_seconds("wait", wait)

@@ -65,7 +65,10 @@ class Histogram:
         return float(_BOUNDS[last + 1] - 1) * self.unit
 
     def percentile(self, percent: float) -> float:
-        """The value below which `percent` (0 to 100) of the values lie; 0 when there were none."""
+        """The value below which `percent` (0 to 100) of the values lie; 0 when there were none.
+
+        Raises `InvalidArgumentError`.
+        """
         if not 0 <= percent <= 100:
             raise InvalidArgumentError(f"percent is {percent!r}; allowed is 0 to 100")
         count = self.count

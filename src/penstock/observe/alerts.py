@@ -80,7 +80,8 @@ class Alerts:
 
     A value above the threshold for `for_seconds` calls the callback with an `Alert` that is firing; a value that comes
     down to `resolve_at` calls it again with one that is resolved. A subject that goes away is resolved. A callback that
-    raises is logged, and the other rules go on. Uses the broker's clock.
+    raises is logged, and the other rules go on. Uses the broker's clock. `interval`: seconds between two
+    checks, > 0 (`InvalidConfigError` otherwise).
     """
 
     def __init__(self, broker: Broker, interval: float = 5.0) -> None:
@@ -114,6 +115,7 @@ class Alerts:
         `errors_per_s`. Rates are those between two checks. `subject`: a name, or a pattern as `orders-*`, of which each
         match is an alert of its own. `above`: fires while the value is greater. `for_seconds`: only when it has been
         for so long. `resolve_at`: resolves when the value is at most this (default: `above`).
+        Raises `InvalidArgumentError`, `InvalidTypeError`.
         """
         if not isinstance(measure, str) or measure not in MEASURES:
             raise InvalidArgumentError(f"measure is {measure!r}; allowed are {', '.join(MEASURES)}")

@@ -264,7 +264,10 @@ class Broker(LogBroker):
         return groups_of(self._log(topic, 0)) if self._topic_config(check_topic_name(topic)) else []
 
     def delete_share_group(self, topic: str, group: str) -> None:
-        """Forget a share group's state; consumers of it have to be closed before."""
+        """Forget a share group's state; consumers of it have to be closed before.
+
+        Raises `UnknownQueueError` (the topic has no such group), `InvalidArgumentError` (it is a queue's own).
+        """
         if group not in self.share_groups(topic):
             raise UnknownQueueError(f"topic {topic!r} has no share group {group!r}")
         if topic in self.queues() and topic == group:

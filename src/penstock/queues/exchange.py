@@ -50,6 +50,9 @@ class Exchange(Publisher):
 
         `routing_key`: direct: equal; topic: words with `*` and `#`; consistent-hash: the weight; fanout, headers: not
         looked at. `arguments`: for headers exchanges, the headers to match, and `x-match`.
+
+        Raises `InvalidArgumentError` (the default exchange has no bindings; a key or arguments that say nothing here),
+        `UnknownQueueError`, `UnknownTopicError`.
         """
         kind, name = self._target(target)
         given = checked_arguments(arguments)
@@ -115,7 +118,11 @@ class Exchange(Publisher):
         return [(EXCHANGE, self.name.encode()), (ROUTING_KEY, routing_key.encode("utf-8", "surrogateescape"))]
 
     def publish_many(self, messages: Iterable[tuple[Any, str]], mandatory: bool = False) -> int:
-        """Publish (value, routing key) pairs; returns how many copies were stored."""
+        """Publish (value, routing key) pairs; returns how many copies were stored.
+
+        `messages`: any iterable of pairs. `mandatory`: see `publish`. Raises `InvalidTypeError` (no pair) and what
+        `publish` raises; what came before is stored then.
+        """
         stored = 0
         for message in checked_items("messages", messages):
             if not isinstance(message, (tuple, list)) or len(message) != 2:

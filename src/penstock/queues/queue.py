@@ -333,7 +333,8 @@ class Queue(ShareGroup):
     ) -> list[Message]:
         """`receive`, repeatable: with the same id within 5 minutes it returns the same messages, unless their time-out
         ended or they were settled (SQS's ReceiveRequestAttemptId, for when the answer of the first call was lost).
-        `max_messages`: 1 to 10; `wait`: 0 to 20 seconds, as in SQS."""
+        `max_messages`: 1 to 10; `wait`: 0 to 20 seconds, as in SQS. Raises
+        `InvalidArgumentError`."""
         checked_text("attempt_id", attempt_id)
         if type(max_messages) is not int or not 1 <= max_messages <= ENTRIES_MAX:
             raise InvalidArgumentError(f"max_messages is {max_messages!r}; give an int from 1 to {ENTRIES_MAX}")

@@ -147,7 +147,7 @@ class QueueConfig:
         return new
 
     def check_change(self, name: str, changes: Mapping[str, Any]) -> None:
-        """Refuse to change what a queue is for its whole life."""
+        """Refuse (`InvalidConfigError`) to change what a queue is for its whole life."""
         for key in _FIXED:
             if key in changes and changes[key] != getattr(self, key):
                 raise InvalidConfigError(

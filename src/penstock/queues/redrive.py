@@ -35,7 +35,10 @@ class RedriveReport:
 
 
 class RedriveTask:
-    """A redrive: `run` it, or `start` it in a thread. See `Queue.redrive` for the arguments."""
+    """A redrive: `run` it, or `start` it in a thread. See `Queue.redrive` for the arguments.
+
+    Raises `InvalidTypeError`, `InvalidArgumentError`.
+    """
 
     def __init__(
         self,

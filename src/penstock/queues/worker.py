@@ -40,6 +40,7 @@ class Worker:
     finishes the messages in hand and gives what was prefetched back at once, which is no failure. In a fifo queue the
     messages of a group are handled one after another, whatever the number of threads. `exclusive`: `LockedError` while
     other workers (or iterations) consume it, and theirs while this one does. `consumer_priority`: see `Queue.receive`.
+    Raises `InvalidTypeError`, `InvalidArgumentError`, `InvalidConfigError`.
     """
 
     def __init__(

@@ -168,7 +168,10 @@ class Broker:
         return self.topic(name)
 
     def delete_topic(self, name: str) -> None:
-        """Delete a topic with its records. Handles in every process get `UnknownTopicError`."""
+        """Delete a topic with its records. Handles in every process get `UnknownTopicError`.
+
+        Raises `UnknownTopicError`, `InvalidNameError`.
+        """
         self._check_open()
         config = self._topic_config(check_topic_name(name))
         with self._topics_lock():
@@ -191,7 +194,10 @@ class Broker:
         self._bell.ring()
 
     def delete_records(self, partition: TopicPartition, before_offset: int) -> int:
-        """Make records below `before_offset` unreadable (Kafka's DeleteRecords); returns the new log start offset."""
+        """Make records below `before_offset` unreadable (Kafka's DeleteRecords); returns the new log start offset.
+
+        Raises `InvalidTypeError`, `UnknownTopicError`, `OffsetOutOfRangeError` (beyond the log's end).
+        """
         if isinstance(before_offset, bool) or not isinstance(before_offset, int):
             raise InvalidTypeError(f"before_offset is {type(before_offset).__name__}; an int is needed")
         return self._log(*partition).delete_before(before_offset)

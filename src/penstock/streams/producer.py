@@ -56,7 +56,8 @@ class Producer(Accumulator):
     takes longer is aborted and its producer fenced (default 60,000; at most 900,000).
 
     Leaving the `with` block, `close` and closing the broker store what is buffered. After a fork the child's producer
-    works and is empty: the parent stores what it had buffered.
+    works and is empty: the parent stores what it had buffered. Raises `InvalidConfigError` for options that contradict
+    each other or are out of range.
     """
 
     def __init__(
@@ -103,7 +104,8 @@ class Producer(Accumulator):
         """Buffer the items of an array, one record each; returns how many.
 
         `array`: numpy (n, width) uint8, one-dimensional fixed-width bytes (`S<width>`, trailing zeros included), or a
-        tuple (buffer, offsets) where record i is `buffer[offsets[i]:offsets[i + 1]]`, as in Arrow.
+        tuple (buffer, offsets) where record i is `buffer[offsets[i]:offsets[i + 1]]`, as in Arrow. `partition`,
+        `timestamp_ms`: as for `send`, for all. Raises `InvalidTypeError` and what `send` raises.
         """
         if isinstance(array, tuple):
             return self._send_ranges(topic, array, partition, timestamp_ms)

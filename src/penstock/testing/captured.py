@@ -17,6 +17,7 @@ class CapturedEvents:
 
     Iterating, indexing and comparing with a list work on the typed events in the order of their topics' offsets; topics
     in alphabetical order. What is no event is left out. An event counts each time it was stored.
+    Raises `InvalidTypeError` (no broker).
     """
 
     def __init__(self, broker: Broker, topic: str | None = None) -> None:

@@ -155,7 +155,7 @@ class ProjectionScenario:
 
 
 class SagaScenario(_Outcome):
-    """Sagas that run in the test's thread, on a virtual clock."""
+    """Sagas that run in the test's thread, on a virtual clock; `InvalidTypeError` when their broker has another."""
 
     def __init__(self, sagas: Sagas) -> None:
         super().__init__()

@@ -135,7 +135,7 @@ class SagaHandle:
         """What the saga function returned, once it did; waits at most `timeout` seconds (default: for ever).
 
         Somebody must run the sagas meanwhile, in any process. Raises `SagaFailedError` (`SagaCancelledError`,
-        `SagaNonDeterminismError`), `SagaTimeoutError`.
+        `SagaNonDeterminismError`), `SagaTimeoutError`, `InvalidArgumentError` (a timeout below 0).
         """
         if timeout is not None and (
             isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0

@@ -119,7 +119,7 @@ class Saga:
         `step_key` and `current_step` tell (default: saga id and number of the step). Async functions are awaited.
 
         A crash between the effect and the journal repeats the effect: hand the key on to make it happen once.
-        Raises `StepFailedError` after the last attempt.
+        Raises `StepFailedError` after the last attempt, `InvalidTypeError` (no callable).
         """
         op = self._operation()
         if not callable(function):
@@ -224,7 +224,7 @@ class Saga:
         """Publish an event on the bus of `Sagas`, as a step; returns its message id, which a repetition shares.
 
         It carries the saga's correlation id. `key`: orders it among others (default: the saga's id). Raises
-        `InvalidArgumentError` when the sagas have no bus.
+        `InvalidArgumentError` when the sagas have no bus, `InvalidTypeError` for what is no event.
         """
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
@@ -296,7 +296,8 @@ class Saga:
         return None
 
     def sleep(self, seconds: float | timedelta) -> None:
-        """Go on after so many seconds, counted from the first time: a restart does not begin anew."""
+        """Go on after so many seconds, counted from the first time: a restart does not begin anew.
+        Raises `InvalidArgumentError`."""
         duration = _seconds("seconds", seconds)
         if duration is None:
             raise InvalidArgumentError("seconds is None; a number of seconds is needed")

@@ -174,7 +174,8 @@ class Sagas:
         self._command(saga_id, Entry(kind="signal", name=name, at=self.clock.time_ms(), value=value))
 
     def signal_event(self, event: Event, correlation_id: str) -> int:
-        """Send an event to the sagas with a correlation id, for `wait_for` of its class; returns to how many."""
+        """Send an event to the sagas with a correlation id, for `wait_for` of its class; returns to how many.
+        Raises `InvalidTypeError`."""
         checked_text("correlation_id", correlation_id)
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
@@ -290,7 +291,10 @@ class Sagas:
                 signals.signal(number, action)
 
     def start_background(self, workers: int = 4) -> None:
-        """Run sagas in threads of this process until `stop`."""
+        """Run sagas in threads of this process until `stop`.
+
+        `workers`: how many at once. Raises `InvalidArgumentError`, `SagaStateError` (this object runs them already).
+        """
         if type(workers) is not int or not 1 <= workers <= WORKERS_MAX:
             raise InvalidArgumentError(f"workers is {workers!r}; allowed is an int from 1 to {WORKERS_MAX}")
         with self._running:
@@ -317,7 +321,8 @@ class Sagas:
         """Run all that can run now, in this thread, until only timers of later and signals are waited for.
 
         Returns how many times a saga was run. Parts of the work that a live process has stay there. For tests and
-        scripts: with a `VirtualClock`, advance it and call again.
+        scripts: with a `VirtualClock`, advance it and call again. Raises `SagaStateError` while this object runs
+        them in the background.
         """
         with self._running:
             if self._runner is not None:
