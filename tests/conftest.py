@@ -12,7 +12,6 @@ import pytest
 import penstock
 from penstock._native import mapping
 
-
 SLOW_TIMEOUT_S = 3600
 
 
