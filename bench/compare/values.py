@@ -66,13 +66,16 @@ class Load:
 
         return np.frombuffer(b"".join(self.block), np.uint8).reshape(-1, self.size)
 
+    @cached_property
+    def parts(self) -> list[tuple[list[bytes], list[bytes] | None]]:
+        """Lists of values (and their keys) that make up the count. Made before the clock starts."""
+        whole, rest = divmod(self.count, len(self.block))
+        last = self.block[:rest], None if self.keys is None else self.keys[:rest]
+        return [(self.block, self.keys)] * whole + [last] * bool(rest)
+
     def blocks(self) -> Iterator[tuple[list[bytes], list[bytes] | None]]:
-        """Lists of values (and their keys) that make up the count."""
-        left = self.count
-        while left > 0:
-            part = self.block if left >= len(self.block) else self.block[:left]
-            yield part, self.keys if self.keys is None else self.keys[: len(part)]
-            left -= len(part)
+        """The parts, one after the other."""
+        return iter(self.parts)
 
     def chunks(self, most: int) -> Iterator[list[bytes]]:
         """The values in lists of at most `most`."""

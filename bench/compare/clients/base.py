@@ -65,7 +65,7 @@ class Client:
 
     def ready(self, load: Load) -> None:
         """Make the values before the clock starts."""
-        _ = load.block, load.keys
+        _ = load.parts
 
     def ready_to_send(self, topic: str, rate: int, count: int) -> None:
         """Set up before the schedule of `send_paced` begins, where that takes long."""
