@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 
 import penstock
 from penstock._native import mapping
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a run in the background inherits it, and what it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SLOW_TIMEOUT_S = 3600
 
