@@ -84,6 +84,8 @@ def test_a_fenced_producer_stores_nothing_of_a_run(broker):
     with pytest.raises(penstock.FencedError):
         first.send_many("t", VALUES)
     assert len(read_values(broker)) == end
+    (log,) = (Path(broker.path) / "t-0").glob("*.log")
+    assert VALUES[500] not in log.read_bytes()  # nor past its end, where a power cut would bring it back
     second.close()
     first.purge()
     first.close()

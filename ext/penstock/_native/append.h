@@ -203,8 +203,19 @@ typedef struct {
     int64_t offset; /* where it was stored */
 } append_batch;
 
+/* May all of a producer's consecutive batches be stored, if the first may? Asked before their bytes are written: whole
+ * batches past the published end would be taken for stored ones after a power cut. REQUIRES: the lock. */
+static inline int append_welcome(append_writer *w, const char *first, const int64_t *fence, int64_t epoch) {
+    control_file *c = w->control;
+    int64_t stored_at;
+    if (c->flags & PENSTOCK_FLAG_DELETED || w->full_bytes >= 0) return 0;
+    if (fence && __atomic_load_n(fence, __ATOMIC_SEQ_CST) != epoch) return 0;
+    producers_enter(c, control_published(c));
+    return !producer_numbers(first) || producers_check(c, first, &stored_at) == PRODUCER_KNOWN;
+}
+
 /* Write batches one behind the other past the published end, by one system call: the kernel makes larger pieces of fresh
- * pages of them. 0 when they do not all fit, or not all could be written. REQUIRES: the lock. */
+ * pages of them. 0 when they do not all fit, or not all could be written. REQUIRES: the lock, `append_welcome`. */
 static inline int append_ahead(append_writer *w, const append_batch *batches, int count) {
     control_file *c = w->control;
     const control_slot *s = control_published(c);
@@ -224,16 +235,17 @@ static inline int append_ahead(append_writer *w, const append_batch *batches, in
     return pwritev(w->log_fd, parts, 2 * count, s->end_position) == total;
 }
 
-/* Store up to APPEND_RUN_MAX batches. How many were: what comes after, and why, is for `writer_append` to find. */
+/* Store up to APPEND_RUN_MAX consecutive batches of one producer. How many were: what comes after, and why, is for
+ * `writer_append` to find. The fence is checked once: the lock is not free in between. */
 static inline int writer_append_run(append_writer *w, append_batch *batches, int count, const int64_t *fence, int64_t epoch) {
     int64_t started = w->metrics ? monotonic_ns() : 0;
     int stored = 0, rc = lock_acquire(&w->lock, 1);
     if (rc == EOWNERDEAD) w->dead_owners++;
     else if (rc) return 0;
-    if (append_ahead(w, batches, count))
+    if (append_welcome(w, batches[0].data, fence, epoch) && append_ahead(w, batches, count))
         for (w->small_run = 0; stored < count; stored++) {
             batches[stored].offset = -1;
-            if (append_placed(w, batches[stored].data, batches[stored].size, fence, epoch, &batches[stored].offset, 1)) break;
+            if (append_placed(w, batches[stored].data, batches[stored].size, NULL, 0, &batches[stored].offset, 1)) break;
         }
     if (w->metrics && stored) metrics_observe(&w->metrics->append_ns, (monotonic_ns() - started) / stored, stored);
     lock_release(&w->lock);
