@@ -41,6 +41,7 @@ def test_quick_slice(tmp_path: Path) -> None:
 
 
 def test_resumed_run_repeats_nothing(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
     arguments = ("--systems", "penstock", "--workloads", "start", "--data", str(tmp_path))
     assert compare(*arguments).returncode == 0
     first = (tmp_path / "state.jsonl").read_text()
@@ -56,6 +57,7 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 
 def test_system_that_cannot_be_had_is_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("redis")
     from bench.compare.runner import Plan, Runner
     from bench.compare.systems.redis import Redis
     from bench.compare.turn import Sizes
