@@ -61,10 +61,10 @@ def broker(tmp_path: Path) -> Iterator[penstock.Broker]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty tmpfs of 8 MiB."""
+    """An empty tmpfs of 12 MiB."""
     path = tmp_path / "disk"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:

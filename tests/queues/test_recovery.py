@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,23 +78,6 @@ def test_files_that_the_power_cut_left_shorter(
                 break
         assert seen >= set(range(7, end + 1))  # nothing that was not settled is lost
         assert lost in ("words", "state") or not seen & set(range(5))
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty tmpfs of 12 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    try:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(path)], capture_output=True, text=True, check=False
-        )
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` command; mounting a small tmpfs needs root on Linux")
-    if done.returncode:
-        pytest.skip(f"a small tmpfs cannot be mounted (needs root on Linux): {done.stderr.strip()}")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @pytest.mark.parametrize("fifo", [False, True])
