@@ -14,6 +14,7 @@ import pytest
 import penstock
 from penstock import events
 from penstock.clock import VirtualClock
+from penstock.events.sagas.partition import OwnedPartition
 
 
 class SagaOrder(events.Event, type="SagaOrder", version=1):
@@ -537,6 +538,35 @@ def test_finished_sagas_are_forgotten_and_their_log_goes(tmp_path, clock) -> Non
             sagas.signal("waits", "go", "still here")
             sagas.run_until_idle()
             assert sagas.handle("waits").result(0) == "still here"
+
+
+def test_the_log_of_a_saga_in_a_workers_hands_stays(tmp_path, clock, monkeypatch) -> None:
+    in_step, go_on, trimmed = threading.Event(), threading.Event(), threading.Event()
+    trim = OwnedPartition.trim
+
+    def trim_and_tell(*args):
+        trim(*args)
+        trimmed.set()
+
+    monkeypatch.setattr(OwnedPartition, "trim", trim_and_tell)
+    with penstock.open(tmp_path / "data", clock=clock) as broker:
+        with events.Sagas(broker, partitions=1, retention_ms=60_000) as sagas:
+
+            @sagas.define("long")
+            def long(saga):
+                saga.step(lambda: 1, name="before")
+                saga.step(lambda: (in_step.set(), go_on.wait(10)) and 2, name="in hand")
+                return 3
+
+            handle = sagas.start("long")
+            sagas.start_background(workers=1)
+            assert in_step.wait(10)
+            clock.advance(120)
+            assert trimmed.wait(10)
+            begin = broker.topic("sagas").log(0).log_start_offset
+            go_on.set()
+            assert handle.result(timeout=10) == 3
+    assert begin == 0, "a process that lost the store would not know of the saga's first step"
 
 
 def test_a_lost_store_is_made_again_from_the_log(sagas) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -18,11 +16,16 @@ def current_envelope() -> Envelope | None:
     return _current.get()
 
 
-@contextmanager
-def handling(envelope: Envelope) -> Iterator[None]:
+class handling:
     """While the block runs, events that are published are caused by this one."""
-    token = _current.set(envelope)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_envelope", "_token")
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._envelope)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)

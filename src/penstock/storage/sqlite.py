@@ -54,16 +54,22 @@ def transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         raise
 
 
-@contextlib.contextmanager
-def typed(path: Path) -> Iterator[None]:
+class typed:
     """What SQLite raises inside comes out as one of Penstock's errors."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        found = typed_error(error, path)
-        if found is None:
-            raise
-        raise found from error
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        """Nothing to begin."""
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            found = typed_error(error, self._path)
+            if found is not None:
+                raise found from error
 
 
 def typed_error(error: sqlite3.Error, path: Path) -> PenstockError | None:

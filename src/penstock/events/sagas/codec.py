@@ -14,6 +14,7 @@ from penstock.events.registry import registry
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 _PLAIN = frozenset({str, int, float, bool, type(None)})
+_BUILTIN = _PLAIN | {dict, list, tuple}
 _TAG = b'{"$'
 
 
@@ -37,6 +38,8 @@ _decode_typed = msgspec.json.Decoder(_TypedRaw).decode
 def encode_value(what: str, value: Any) -> bytes:
     """JSON of a value; `InvalidTypeError`, naming `what`, when it has none."""
     try:
+        if type(value) in _BUILTIN:
+            return _encode(value)
         if isinstance(value, Event):
             return _encode(_Typed(value.event_type, value, value.event_version))
         if isinstance(value, msgspec.Struct):
@@ -63,7 +66,9 @@ def decode_value(raw: bytes | msgspec.Raw, wanted: Any = None) -> Any:
 
 def settled(value: Any, raw: bytes) -> Any:
     """The value as a replay will see it."""
-    return value if type(value) in _PLAIN or isinstance(value, msgspec.Struct) else decode_value(raw)
+    if type(value) in _PLAIN or isinstance(value, msgspec.Struct):
+        return value
+    return decode_value(raw) if raw.startswith(_TAG) else _decode(raw)
 
 
 def _find_class(path: str) -> Any:

@@ -6,6 +6,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import msgspec
@@ -72,6 +73,8 @@ def _usable(hint: Any) -> bool:
 
 def step_name(function: Any) -> str:
     """What a step is called unless it is named."""
+    if type(function) is FunctionType:
+        return function.__name__
     while isinstance(function, functools.partial):
         function = function.func
     name = getattr(function, "__name__", None)

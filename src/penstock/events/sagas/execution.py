@@ -99,7 +99,7 @@ def _run(task: Task, definition: Definition) -> None:
                 return
             except RecordTooLargeError as error:
                 _fail(task, FAILED, "", line_of(error), type(error).__name__)
-    _compensate(task, saga.undo)
+    _compensate(task, saga)
 
 
 def _fail(task: Task, status: str, step: str, reason: str, error_type: str) -> None:
@@ -119,15 +119,15 @@ def _diverged(task: Task, reason: str) -> None:
     task.partition.end(task, FAILED, failure=("", reason, DIVERGED))
 
 
-def _compensate(task: Task, undo: list[Compensation]) -> None:
+def _compensate(task: Task, saga: Saga) -> None:
     state = task.state
-    for compensation in reversed(undo):
-        if compensation.op not in state.compensated and not _undo(task, compensation):
+    for compensation in reversed(saga.undo):
+        if compensation.op not in state.compensated and not _undo(task, compensation, saga.undo_key(compensation)):
             return
     task.partition.end(task, state.outcome)
 
 
-def _undo(task: Task, compensation: Compensation) -> bool:
+def _undo(task: Task, compensation: Compensation, key: str) -> bool:
     """Run a compensation until it succeeds; False when it does not, and the saga ends with that."""
     state, partition = task.state, task.partition
     failures = 0
@@ -139,7 +139,7 @@ def _undo(task: Task, compensation: Compensation) -> bool:
     while True:
         if partition.stopping:
             raise Stopped
-        info = StepInfo(state.id, compensation.name, compensation.key, failures + 1, True)
+        info = StepInfo(state.id, compensation.name, key, failures + 1, True)
         try:
             partition.caller.call(info, compensation.function, compensation.args, compensation.timeout)
         except Exception as error:

@@ -21,6 +21,8 @@ from penstock.events.sagas.errors import JournalBroken
 from penstock.events.sagas.state import PENDING, SagaState, apply, encode_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from penstock.events.sagas.sagas import Sagas
 
 _log = logging.getLogger("penstock.sagas")
@@ -56,7 +58,7 @@ class OwnedPartition:
         self.position = 0
         self._live = False
         self._lock = threading.Lock()  # states change under it
-        self._storing: dict[int, int] = {}  # by thread: entries from this offset on may be stored and not yet applied
+        self._storing: dict[str, int] = {}  # by saga: entries from this offset on may be stored and not yet applied
         self._sagas = sagas
         self._topic = sagas.topic
         self._store = sagas._store
@@ -129,26 +131,24 @@ class OwnedPartition:
         """Store an entry, then apply it. Raises `JournalBroken`, `RecordTooLargeError`; nothing is stored or applied
         then."""
         state = task.state
+        saga_id = state.id
         entry.by = self.token
         entry.seq = state.seq + 1
-        thread = threading.get_ident()
-        with self._lock:
-            self._storing[thread] = self.position
+        self._storing[saga_id] = self.position  # a checkpoint that misses it has read no further than what comes now
         try:
-            self._send(self._topic, encode(entry), state.id.encode(), None, entry.at, self.number)
+            self._send(self._topic, encode(entry), saga_id.encode(), None, entry.at, self.number)
         except (PenstockError, OSError) as error:
             if not self._producer.closed:
                 self._producer.purge()  # or it would be stored by the next one, which has the same number
             self.stopping = self.stopping or isinstance(error, FencedError)
-            with self._lock:
-                del self._storing[thread]
+            del self._storing[saga_id]
             if isinstance(error, RecordTooLargeError):
                 raise  # another try ends the same way
             raise JournalBroken(error) from error
         with self._lock:
             apply(state, entry, -1)
-            self.dirty[state.id] = task
-            del self._storing[thread]
+            self.dirty[saga_id] = task
+            del self._storing[saga_id]
 
     def end(self, task: Task, status: str, value: msgspec.Raw = NULL, failure: Failure = _NONE) -> None:
         """The saga is in its last state."""
@@ -198,17 +198,21 @@ class OwnedPartition:
                     self.tasks.pop(saga_id, None)
         return True
 
-    def trim(self, retention_ms: int) -> None:
+    def trim(self, retention_ms: int, is_idle: Callable[[Task], bool]) -> None:
         """Let go of log that nobody needs: older than the retention, and of no saga that is not over.
 
-        Sagas that outlive the retention are journaled as a whole first.
+        Sagas that outlive the retention are journaled as a whole first. `is_idle`: no worker has the saga, or will
+        before this returns; the log of the others stays.
         """
         log = self._sagas.broker.topic(self._topic).log(self.number)
         old = log.offset_for_timestamp(max(0, self.clock.time_ms() - retention_ms))
         horizon = min(self.position, log.log_end_offset if old is None else old[0])
         for task in list(self.tasks.values()):
             state = task.state
-            if state.first < horizon and not state.finished and not task.active and state.status != PENDING:
+            if state.first < horizon and not state.finished and state.status != PENDING:
+                if not is_idle(task):
+                    horizon = state.first
+                    continue
                 value = msgspec.Raw(encode_state(state))
                 entry = Entry(kind="snapshot", at=state.updated, value=value)
                 try:

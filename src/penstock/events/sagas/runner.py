@@ -137,7 +137,12 @@ class Runner:
             self.checkpoint()
         if self._sagas._expire(TRIM_S):
             for owned in list(self.partitions.values()):
-                owned.trim(self._sagas.retention_ms)
+                owned.trim(self._sagas.retention_ms, self._is_idle)
+
+    def _is_idle(self, task: Task) -> bool:
+        """Whether no worker has a saga, or will before the driver wakes it."""
+        with self._lock:
+            return not (task.active or task.queued)
 
     def checkpoint(self) -> None:
         """Write every partition's."""

@@ -45,8 +45,8 @@ class Compensation:
     __slots__ = ("args", "function", "key", "name", "op", "retry", "timeout")
 
     def __init__(
-        self, op: int, name: str, key: str, function: Callable[..., Any], args: tuple[Any, ...], retry: Retry | None,
-        timeout: float | None,
+        self, op: int, name: str, key: str | None, function: Callable[..., Any], args: tuple[Any, ...],
+        retry: Retry | None, timeout: float | None,
     ) -> None:  # fmt: skip
         self.op, self.name, self.key, self.function, self.args = op, name, key, function, args
         self.retry, self.timeout = retry, timeout
@@ -100,6 +100,10 @@ class Saga:
         state = self._state
         return f"{state.id}:{op}" if state.run == 1 else f"{state.id}~{state.run}:{op}"
 
+    def undo_key(self, compensation: Compensation) -> str:
+        """Idempotency key of a compensation: the same in every attempt."""
+        return f"{compensation.key or self._key(compensation.op)}:compensate"
+
     # --- steps -----------------------------------------------------------------------------------------------------
 
     def step(
@@ -138,16 +142,20 @@ class Saga:
             if entry.kind == "step":
                 self._now_ms = entry.at
                 if compensate is not None:
-                    self._push(op, name, key, compensate, args, retry, timeout)
+                    self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
                 return decode_value(entry.value)
             failures = self._failed_before(entry, op, name, key, compensate, args, retry, timeout)
         try:
-            return self._attempt(
+            result = self._attempt(
                 op, name, key or self._key(op), function, args, retry or ONCE, timeout, failures, compensate is not None
             )
-        finally:
-            if compensate is not None and _has_happened(self._state.ops.get(op)):
-                self._push(op, name, key, compensate, args, retry, timeout)
+        except StepFailedError:
+            if compensate is not None and self._state.ops[op].undo:
+                self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
+            raise
+        if compensate is not None:
+            self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
+        return result
 
     def _failed_before(
         self, entry: Entry, op: int, name: str, key: str | None, compensate: Callable[..., Any] | None,
@@ -157,19 +165,12 @@ class Saga:
         if entry.kind == "gaveup":
             self._now_ms = entry.at
             if entry.undo and compensate is not None:
-                self._push(op, name, key, compensate, args, retry, timeout)
+                self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
             raise StepFailedError(name, entry.error, entry.error_type)
         self._may_go_on()
         if entry.due > self._clock.time_ms():
             raise Suspended(entry.due)
         return entry.failures
-
-    def _push(
-        self, op: int, name: str, key: str | None, function: Callable[..., Any], args: tuple[Any, ...],
-        retry: Retry | None, timeout: float | None,
-    ) -> None:  # fmt: skip
-        key = f"{key or self._key(op)}:compensate"
-        self.undo.append(Compensation(op, name, key, function, args, retry, timeout))
 
     def _attempt(
         self, op: int, name: str, key: str, function: Callable[..., Any], args: tuple[Any, ...], retry: Retry,
@@ -344,11 +345,6 @@ class Saga:
         if self._next < len(self._state.ops):
             entry = self._state.ops[self._next]
             raise Diverged(f"the function ended; in the journal operation {entry.op} is {entry.kind} {entry.name!r}")
-
-
-def _has_happened(entry: Entry | None) -> bool:
-    """Whether there is something to compensate."""
-    return entry is not None and (entry.kind == "step" or entry.undo)
 
 
 def _check_names(name: Any, key: Any) -> None:

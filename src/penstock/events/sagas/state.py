@@ -30,7 +30,7 @@ class Signal(msgspec.Struct, gc=False):
     value: msgspec.Raw
 
 
-class SagaState(msgspec.Struct, omit_defaults=True):
+class SagaState(msgspec.Struct, omit_defaults=True, gc=False):
     """One saga. `seq`: of the last entry applied; `command`: offset of the last command; `first`: offset from which
     the log tells all of it.
     """

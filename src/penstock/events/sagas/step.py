@@ -8,9 +8,10 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any
+
+import msgspec
 
 from penstock.clock import Clock, SystemClock
 from penstock.events.sagas.errors import SagaTimeoutError
@@ -18,8 +19,7 @@ from penstock.events.sagas.errors import SagaTimeoutError
 _SLICE_S = 0.005
 
 
-@dataclass(frozen=True, slots=True)
-class StepInfo:
+class StepInfo(msgspec.Struct, frozen=True, gc=False):
     """The step that is running."""
 
     saga_id: str

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from penstock.events.sagas.state import SagaState, decode_state, encode_state
@@ -40,6 +39,7 @@ class SagaStore:
         self._path = path
         self._lock = held(threading.RLock())
         self._connection: sqlite3.Connection | None = None
+        self._typed = typed(path)
         closes_in_child(self)
 
     def leave_parent(self, idle: bool) -> None:
@@ -48,13 +48,12 @@ class SagaStore:
         self._connection = None
         self._lock = held(threading.RLock())
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, typed(self._path):
-            if self._connection is None:
-                self._path.parent.mkdir(exist_ok=True)
-                self._connection = connect(self._path, _SCHEMA, durable=False)
-            yield self._connection
+    def _open(self) -> sqlite3.Connection:
+        """The file's connection; the lock is held."""
+        if self._connection is None:
+            self._path.parent.mkdir(exist_ok=True)
+            self._connection = connect(self._path, _SCHEMA, durable=False)
+        return self._connection
 
     def close(self) -> None:
         """Close the file; it is opened again when it is needed."""
@@ -67,19 +66,20 @@ class SagaStore:
 
     def checkpoints(self) -> dict[int, int]:
         """Offset of each partition up to which the rows are complete."""
-        with self._open() as connection:
-            return dict(connection.execute("SELECT partition, offset FROM checkpoints"))
+        with self._lock, self._typed:
+            return dict(self._open().execute("SELECT partition, offset FROM checkpoints"))
 
     def load(self, saga_id: str) -> SagaState | None:
         """One saga, or None."""
-        with self._open() as connection:
-            row = connection.execute("SELECT state FROM sagas WHERE id = ?", (saga_id,)).fetchone()
+        with self._lock, self._typed:
+            row = self._open().execute("SELECT state FROM sagas WHERE id = ?", (saga_id,)).fetchone()
         return None if row is None else decode_state(row[0])
 
     def known(self, saga_ids: list[str]) -> set[str]:
         """Those of the ids that have a row."""
         found: set[str] = set()
-        with self._open() as connection:
+        with self._lock, self._typed:
+            connection = self._open()
             for start in range(0, len(saga_ids), _VARIABLES_MAX):
                 some = saga_ids[start : start + _VARIABLES_MAX]
                 marks = ",".join("?" * len(some))
@@ -89,8 +89,8 @@ class SagaStore:
     def unfinished(self, partition: int) -> list[SagaState]:
         """The sagas of a partition that have something left to do."""
         query = "SELECT state FROM sagas WHERE partition = ? AND finished = 0"
-        with self._open() as connection:
-            return [decode_state(row[0]) for row in connection.execute(query, (partition,))]
+        with self._lock, self._typed:
+            return [decode_state(row[0]) for row in self._open().execute(query, (partition,))]
 
     def select(self, status: str | None, definition: str | None, limit: int) -> list[SagaState]:
         """Sagas by status and definition."""
@@ -100,19 +100,19 @@ class SagaStore:
         if status is not None and status != "completed":
             clause += " AND status != 'completed'"  # so that the index of all others may serve
         query = f"SELECT state FROM sagas WHERE {clause} LIMIT ?"
-        with self._open() as connection:
-            return [decode_state(row[0]) for row in connection.execute(query, (*wanted.values(), limit))]
+        with self._lock, self._typed:
+            return [decode_state(row[0]) for row in self._open().execute(query, (*wanted.values(), limit))]
 
     def count(self) -> dict[str, int]:
         """How many sagas have which status."""
-        with self._open() as connection:
-            return dict(connection.execute("SELECT status, count(*) FROM sagas GROUP BY status"))
+        with self._lock, self._typed:
+            return dict(self._open().execute("SELECT status, count(*) FROM sagas GROUP BY status"))
 
     def with_correlation(self, correlation: str) -> list[str]:
         """Ids of the sagas with a correlation id that is not their own id."""
         query = "SELECT id FROM sagas WHERE correlation = ? AND correlation != id"
-        with self._open() as connection:
-            return [row[0] for row in connection.execute(query, (correlation,))]
+        with self._lock, self._typed:
+            return [row[0] for row in self._open().execute(query, (correlation,))]
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class SagaStore:
         False, and nothing changed, when another owner made one further on.
         """
         rows = [_row(partition, state) for state in states]
-        with self._open() as connection, transaction(connection):
+        with self._lock, self._typed, transaction(self._open()) as connection:
             changed = connection.execute(
                 "INSERT INTO checkpoints VALUES (?, ?) ON CONFLICT (partition)"
                 " DO UPDATE SET offset = excluded.offset WHERE excluded.offset >= offset",
@@ -134,13 +134,13 @@ class SagaStore:
 
     def forget_partition(self, partition: int) -> None:
         """Drop what is known of a partition, so that it is read from the log again."""
-        with self._open() as connection, transaction(connection):
+        with self._lock, self._typed, transaction(self._open()) as connection:
             connection.execute("DELETE FROM sagas WHERE partition = ?", (partition,))
             connection.execute("DELETE FROM checkpoints WHERE partition = ?", (partition,))
 
     def expire(self, before_ms: int) -> int:
         """Forget sagas that finished before, and signals for sagas that never began; returns how many."""
-        with self._open() as connection, transaction(connection):
+        with self._lock, self._typed, transaction(self._open()) as connection:
             over = connection.execute("DELETE FROM sagas WHERE finished = 1 AND updated_ms < ?", (before_ms,))
             never = connection.execute("DELETE FROM sagas WHERE status = 'pending' AND updated_ms < ?", (before_ms,))
             return over.rowcount + never.rowcount

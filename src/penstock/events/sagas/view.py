@@ -52,10 +52,14 @@ class View:
             if offset > consumer.position(place) and offset <= consumer.end_offsets([place])[place]:
                 consumer.seek(place, offset)
                 self._states[partition] = {}
+        # what comes later is for the next time: a log that grows while it is read would keep us here
+        ends = consumer.end_offsets(consumer.assignment())
         while batches := consumer.poll_batches(timeout=timeout):
             timeout = 0
             for batch in batches:
                 self._receive(batch)
+            if all(consumer.position(place) >= end for place, end in ends.items()):
+                return
 
     def _follow(self) -> penstock.Consumer:
         if self._consumer is None or self._consumer.closed:
