@@ -140,6 +140,19 @@ def test_reading_a_part(store: events.EventStore, clock: VirtualClock) -> None:
     assert [event.position for event in store.read_all(until=time)][-1] == 9
 
 
+def test_reading_from_the_middle_of_a_batch_of_two_streams(store: events.EventStore) -> None:
+    for start in (0, 100):
+        parts = {name: ([Placed(f"{name}-{n}", n) for n in range(start, start + 100)], events.ANY) for name in "ab"}
+        store.append_many(parts)
+    for name in "ab":
+        for first in (0, 1, 50, 99, 100, 101, 150, 199, 200):
+            found = [(event.version, event.event.order_id) for event in store.read(name, first)]
+            assert found == [(n, f"{name}-{n}") for n in range(first, 200)]
+            assert [event.version for event in store.read(name, first, first + 1)] == [
+                *range(first, min(first + 2, 200))
+            ]
+
+
 def test_categories_and_streams(store: events.EventStore) -> None:
     store.append("order-1", placed(1))
     store.append("customer-9", placed(1))

@@ -10,7 +10,7 @@ from cpython.object cimport PyObject, PyTypeObject
 from libc.stdint cimport INT64_MAX, int32_t, int64_t
 from libc.string cimport memchr, memcmp
 
-from penstock._native.format cimport BATCH_HEADER_BYTES, BATCH_LAST_OFFSET_DELTA, BATCH_LENGTH, BATCH_LOG_OVERHEAD, load_be32, load_be64, record_fields, record_read
+from penstock._native.format cimport VARINT_MAX_BYTES, BATCH_HEADER_BYTES, BATCH_LAST_OFFSET_DELTA, BATCH_LENGTH, BATCH_LOG_OVERHEAD, load_be32, load_be64, record_fields, record_read, varint_read
 from penstock._native.log_region cimport LogRegion
 from penstock._native.partition cimport Partition
 from penstock._native.postings cimport RECORD_BROKEN, RECORD_EVENT, event_fields, event_read, tag_read
@@ -261,11 +261,16 @@ cdef class EventReader:
     ) except -1:
         """Events at or behind `from_offset`; with `key` those of this stream that begin there, of versions first to last."""
         cdef const char *p = walker.payload
-        cdef int64_t i, offset
+        cdef int64_t i = 0, offset
         cdef record_fields r
         cdef event_fields e
         cdef int kind
-        for i in range(walker.count):
+        cdef bint is_whole = walker.count == walker.last_offset_delta + 1  # so that places and offsets are the same
+        if is_whole and from_offset > walker.base_offset:
+            i = min(from_offset - walker.base_offset, walker.count)
+            p = _behind(p, i, walker)
+        while i < walker.count:
+            i += 1
             p = record_read(p, walker.payload_end, &r)
             if p == NULL or r.offset_delta < 0 or r.offset_delta > walker.last_offset_delta:
                 raise _broken(walker)
@@ -283,6 +288,10 @@ cdef class EventReader:
                 if e.version > last:
                     break
                 if e.version < first:
+                    if is_whole:  # the versions of a stream in a batch follow each other
+                        offset = min(first - e.version - 1, walker.count - i)
+                        p = _behind(p, offset, walker)
+                        i += offset
                     continue
             if kind == RECORD_EVENT:
                 out.append(self._make(walker, &r, &e))
@@ -357,6 +366,18 @@ cdef class EventReader:
                 break
             found = e.version
         return found
+
+
+cdef const char *_behind(const char *p, int64_t count, BatchWalker walker) except NULL:
+    """Where the record after so many begins; their sizes are all that is read of them."""
+    cdef const char *end = walker.payload_end
+    cdef int64_t size, _
+    for _ in range(count):
+        p = varint_read(p, end, VARINT_MAX_BYTES, &size)
+        if p == NULL or size < 0 or size > end - p:
+            raise _broken(walker)
+        p += size
+    return p
 
 
 cdef bint _skip_to(BatchWalker walker, int64_t offset) noexcept:
