@@ -1,13 +1,11 @@
 """Loading aggregates: beside the `eventsourcing` package on SQLite, with snapshots, and with personal data.
 
-python -m bench.aggregates [--quick]
+Run by `bench.events`.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +15,7 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
 import penstock
-from bench.environment import environment
-from bench.measure import Result, table
+from bench.measure import Result
 from penstock import events
 
 
@@ -117,19 +114,3 @@ def run(directory: Path, count: int, rounds: int) -> list[Result]:
         results.append(Result("load with a snapshot", snapshot, 100, "us", snapshot / 100, 1, True))
     application.close()
     return results
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="few events: whether it runs")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        for key, value in environment(directory).items():
-            print(f"{key}: {value}")
-        print(table(run(directory, 50 if options.quick else 1000, 3 if options.quick else 51)))
-
-
-if __name__ == "__main__":
-    main()

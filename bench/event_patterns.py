@@ -1,24 +1,17 @@
-"""Event patterns: publishing, handling, inbox, projection, commands, outbox. `python -m bench.event_patterns [--full]`.
-
-Medians of some rounds on one machine, printed with what it is. `--full`: an inbox of 10 million ids.
-"""
+"""Event patterns: publishing, handling, inbox, projection, commands, outbox; run by `bench.events`."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
 import sqlite3
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import penstock
-from bench.environment import environment
-from bench.measure import Result, table
+from bench.measure import Result
 from penstock import events
 from penstock.events.message_id import new_message_id
 
@@ -240,24 +233,3 @@ class EventPatterns:
         inbox.connection.execute("BEGIN")
         inbox.connection.executemany("INSERT OR IGNORE INTO penstock_inbox VALUES (?, ?, ?)", rows)
         inbox.connection.execute("COMMIT")
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a smoke test: small numbers")
-    parser.add_argument("--full", action="store_true", help="10 million remembered ids")
-    arguments = parser.parse_args()
-    count, rounds, ids = (2000, 1, 2000) if arguments.quick else (100_000, 3, 200_000)
-    directory = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
-    try:
-        found = EventPatterns(directory, count, rounds, 10_000_000 if arguments.full else ids).run()
-        for name, value in environment(directory).items():
-            print(f"{name}: {value}")
-        print(table(found))
-    finally:
-        shutil.rmtree(directory)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,7 @@
-"""The event store: appending and loading beside the package `eventsourcing` on SQLite; few streams and 10 million.
-
-`python -m bench.event_store [--full]`; `--full` builds the 10 million streams (some minutes, 6 GB of disk).
-"""
+"""The event store beside the package `eventsourcing` on SQLite; few streams and many. Run by `bench.events`."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -15,7 +11,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +18,7 @@ from uuid import uuid4
 
 import penstock
 from bench.endurance import private_mib
-from bench.environment import environment
-from bench.measure import Result, Side, table, versus
+from bench.measure import Result, Side, versus
 from penstock import events
 
 BATCH = 100
@@ -178,9 +172,9 @@ def loading(directory: Path, count: int, batch: int) -> Side:
 
 def streams_once(store: events.EventStore, first: int, count: int) -> None:
     """One event in each of `count` new streams."""
-    for start in range(first, first + count, 1000):
+    for start in range(first, first + count, 100):
         store.append_many(
-            {f"cart-{number}": ([placed(number)], events.NO_STREAM) for number in range(start, start + 1000)}
+            {f"cart-{number}": ([placed(number)], events.NO_STREAM) for number in range(start, start + 100)}
         )
 
 
@@ -268,27 +262,3 @@ def run(directory: Path, count: int, rounds: int, sizes: list[int]) -> list[Resu
             label = f"load 1,000 events that were appended by {batch} / eventsourcing"
             found.append(versus(label, *sides, 10, rounds, "events/s"))
     return found + ManyStreams(directory, sizes).run()
-
-
-def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true")
-    parser.add_argument("--count", type=int, default=300_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--directory", type=Path, default=None)
-    options = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        directory = options.directory or Path(stack.enter_context(_temporary()))
-        for name, value in environment(directory).items():
-            print(f"{name}: {value}")
-        sizes = [100_000, 10_000_000] if options.full else [20_000, 100_000]
-        print(table(run(directory, options.count, options.rounds, sizes)))
-
-
-def _temporary() -> AbstractContextManager[str]:
-    return tempfile.TemporaryDirectory(prefix="bench-event-store")
-
-
-if __name__ == "__main__":
-    main()

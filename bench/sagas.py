@@ -1,17 +1,14 @@
-"""`python -m bench.sagas`: sagas of five steps a second, every step journaled before the next one begins."""
+"""Sagas of five steps a second, every step journaled before the next one begins; run by `bench.events`."""
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
-import shutil
 import statistics
-import tempfile
 import time
 from pathlib import Path
 
 import penstock
-from bench.environment import environment
+from bench.measure import Result
 from penstock import events
 
 STEPS = 5
@@ -72,7 +69,7 @@ def together(directory: Path, count: int, processes: int) -> float:
             server.start()
         handles[0].result(timeout=60)
         began = time.perf_counter()
-        done = sum(sagas.count().values()) - count + sagas.count().get("completed", 0)
+        done = sagas.count().get("completed", 0)
         assert [handle.result(timeout=120) for handle in handles] == list(range(count))
         rate = (count - done) / (time.perf_counter() - began)
         for server in servers:
@@ -82,36 +79,24 @@ def together(directory: Path, count: int, processes: int) -> float:
     return rate
 
 
-def opening(directory: Path, count: int) -> float:
-    """Milliseconds to take over all partitions after `count` sagas have finished."""
+def opening(directory: Path) -> float:
+    """Milliseconds to take over all partitions after many sagas have finished."""
     with penstock.open(directory) as broker, defined(broker) as sagas:
         began = time.perf_counter()
         sagas.run_until_idle()
         return (time.perf_counter() - began) * 1000
 
 
-def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sagas", type=int, default=50_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--data", type=Path, default=Path("penstock-bench"))
-    options = parser.parse_args()
-    options.data.mkdir(parents=True, exist_ok=True)
-    root = Path(tempfile.mkdtemp(dir=options.data))
-    try:
-        for name, value in environment(root).items():
-            print(f"{name}: {value}")
-        rounds = [alone(root / f"alone-{n}", options.sagas, options.workers) for n in range(options.rounds)]
-        started, run, whole = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"\n{options.sagas:,} sagas of {STEPS} steps, medians of {options.rounds} rounds, one process")
-        print(f"start: {started:,.0f} sagas/s\nrun, results awaited: {run:,.0f} sagas/s\nboth: {whole:,.0f} sagas/s")
-        print(f"take over after them: {opening(root / 'alone-0', options.sagas):,.0f} ms")
-        print(f"two processes: {together(root / 'two', options.sagas, 2):,.0f} sagas/s")
-    finally:
-        shutil.rmtree(root)
-
-
-if __name__ == "__main__":
-    main()
+def run(directory: Path, count: int, rounds: int, workers: int = 4) -> list[Result]:
+    """Medians."""
+    measured = [alone(directory / f"alone-{number}", count, workers) for number in range(rounds)]
+    started, ran, both = (statistics.median(column) for column in zip(*measured, strict=True))
+    taken_over = opening(directory / "alone-0")
+    shared = together(directory / "two", count, 2)
+    return [
+        Result("saga of 5 steps, durable: started, run, awaited, one process", both, 5000, "1/s", both / 5000, 1),
+        Result("the same, run and awaited", ran, 5000, "1/s", ran / 5000, 1),
+        Result("starting a saga", started, 50_000, "1/s", started / 50_000, 1),
+        Result("sagas run by two processes", shared, 5000, "1/s", shared / 5000, 1),
+        Result(f"take over after {count:,} sagas", taken_over, 2000, "ms", taken_over / 2000, 1, True),
+    ]

@@ -83,13 +83,15 @@ def _place(how: str, system: Any, orders: list[OrderPlaced], settings: Settings)
     """Place the orders with duplicates and poison among them; how many good ones were sent."""
     sent = with_duplicates(orders, settings.duplicates)
     parts = settings.poison + 1
-    size = -(-len(sent) // parts)
+    cuts = [number * len(sent) // parts for number in range(parts)]
+    # a retry goes with its order, whose message id it has
+    cuts = [cut + 1 if cut and sent[cut] is sent[cut - 1] else cut for cut in cuts] + [len(sent)]
     target = system.bus if how == "choreography" else system.sagas
     module = SYSTEMS[how].__module__
     place = sys.modules[module].place
     topic = system.broker.topic(target.topic)
     for number in range(parts):
-        place(target, sent[number * size : (number + 1) * size])
+        place(target, sent[cuts[number] : cuts[number + 1]])
         if number < settings.poison:
             topic.append(GARBAGE, key=b"poison-garbage")
             place(target, [poison_order(number)])

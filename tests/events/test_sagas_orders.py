@@ -1,4 +1,4 @@
-"""The order system by its one command, its own tests, and the benchmark in small."""
+"""The order system by its one command, and its own tests."""
 
 from __future__ import annotations
 
@@ -34,8 +34,3 @@ def test_one_command(tmp_path: Path, how: list[str]) -> None:
 
 def test_its_own_tests() -> None:
     assert "3 passed" in run("-m", "pytest", "-q", str(ROOT / "examples" / "orders" / "tests"))
-
-
-def test_the_benchmark_runs(tmp_path: Path) -> None:
-    printed = run("-m", "bench.sagas", "--sagas", "60", "--rounds", "1", "--data", str(tmp_path))
-    assert "two processes:" in printed
