@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import threading
 import time
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from penstock.events.bus_group import Group
 from penstock.events.bus_loop import HandlerLoop
 from penstock.events.checks import checked_list
 from penstock.events.guard import checked_number
+from penstock.stopping import StopFlag, stopped_by_signals
 from penstock.storage.forks import closes_in_child
 
 _log = logging.getLogger("penstock.bus")
@@ -31,7 +31,7 @@ class Runner:
         self._groups: dict[str, Group] = {}
         self._loop = HandlerLoop()
         self._lock = threading.RLock()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._stopped.set()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
@@ -40,7 +40,7 @@ class Runner:
     def leave_parent(self, idle: bool) -> None:
         """In the child of a fork, where none of the threads is: the bus stands still, and may be started."""
         self._lock = threading.RLock()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._stopped.set()
         self._threads, self._failure = [], None
         self._loop.leave_parent()
@@ -78,20 +78,14 @@ class Runner:
         """Handle events until `stop`; in the main thread also until SIGTERM or SIGINT. Handlers that run are finished,
         what else was fetched is given back. Raises what ended a worker, such as a `SystemExit` of a handler.
         """
-        main = threading.current_thread() is threading.main_thread()
-        before = {}
-        if main:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, lambda *_: self._ask_to_stop())
-        try:
-            self.start(workers, groups)
-            self.join()
-        finally:
+        with stopped_by_signals(self._ask_to_stop) as signalled:
             try:
-                self.stop()
+                self.start(workers, groups)
+                if signalled.is_set():
+                    self._ask_to_stop()
+                self.join()
             finally:
-                for number, action in before.items():
-                    signal.signal(number, action)
+                self.stop()
 
     async def serve(self, workers: int = 1, groups: Iterable[str] | None = None) -> None:
         """`run` for asyncio: async handlers run in this loop. Cancelling it stops the bus gracefully."""

@@ -117,9 +117,7 @@ class Inbox:
             return self._sql.run("DELETE FROM penstock_inbox WHERE seen_ms <= ?", limit)
 
     def _purge_if_due(self) -> None:
-        if self._ttl is None or self._sql.in_transaction:
-            return
-        if (self._clock.time_ms() - self._purged_ms) * _PURGES > self._ttl * 1000:
+        if self._ttl is not None and (self._clock.time_ms() - self._purged_ms) * _PURGES > self._ttl * 1000:
             self.purge()
 
     def _insert(self, key: Any, now_ms: int) -> bool:
@@ -234,10 +232,10 @@ class Once:
         try:
             if self._began:
                 self._end(kind is None)
+                if kind is None:
+                    inbox._purge_if_due()
             elif self._saved:
                 self._end_savepoint(kind is None)
-            if kind is None:
-                inbox._purge_if_due()
         finally:
             self._lock.release()
 

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
-import threading
 from typing import Any, Self
 
 from penstock import Broker, FencedError, Producer, TopicPartition, UnknownTopicError
@@ -28,6 +26,7 @@ from penstock.events.event import Event
 from penstock.events.guard import checked_number
 from penstock.events.message_id import new_message_id
 from penstock.events.sql import Sql
+from penstock.stopping import StopFlag, stopped_by_signals
 from penstock.storage.forks import closes_in_child
 
 _log = logging.getLogger("penstock.outbox")
@@ -65,7 +64,7 @@ class Outbox:
         self.name = name
         self._clock = clock or SystemClock()
         self._owner = _new_owner()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._relay: _Relay | None = None
         self._make_tables()
         closes_in_child(self)
@@ -73,7 +72,7 @@ class Outbox:
     def leave_parent(self, idle: bool) -> None:
         """In the child of a fork: the lease and the relay are the parent's."""
         self._owner = _new_owner()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._relay = None
 
     @property
@@ -143,28 +142,22 @@ class Outbox:
         """Relay until `stop`; in the main thread also until SIGTERM or SIGINT. Looks for rows each `poll_interval`
         seconds; stands by while another relay holds the lease.
         """
-        main = threading.current_thread() is threading.main_thread()
-        before = {}
-        if main:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, lambda *_: self._stopped.set())
         self._stopped.clear()
-        try:
-            while not self._stopped.is_set():
-                try:
-                    relay = self._relay_to(target, batch_size, lease)
-                    if relay.take_lease() and relay.step():
-                        continue
-                except FencedError:
-                    _log.warning("another relay of outbox %s took over", self.name)
-                    self._end_relay()
-                self._stopped.wait(max(_LOOK_S, poll_interval))
-        finally:
-            if self._relay is not None:
-                self._relay.drop_lease()
-            self._end_relay()
-            for number, action in before.items():
-                signal.signal(number, action)
+        with stopped_by_signals(self._stopped.set):
+            try:
+                while not self._stopped.is_set():
+                    try:
+                        relay = self._relay_to(target, batch_size, lease)
+                        if relay.take_lease() and relay.step():
+                            continue
+                    except FencedError:
+                        _log.warning("another relay of outbox %s took over", self.name)
+                        self._end_relay()
+                    self._stopped.wait(max(_LOOK_S, poll_interval))
+            finally:
+                if self._relay is not None:
+                    self._relay.drop_lease()
+                self._end_relay()
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""

@@ -7,7 +7,6 @@ one projection over one database; each event has its effect once.
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from penstock.events.projector_rebuild import rebuild_in_place, rebuild_memory, 
 from penstock.events.projector_target import MemoryTarget, SqlTarget, target_of
 from penstock.events.registry import registry
 from penstock.events.retry import Retry
+from penstock.stopping import StopFlag, stopped_by_signals
 from penstock.storage.forks import closes_in_child, held
 
 _log = logging.getLogger("penstock.projector")
@@ -79,7 +79,7 @@ class Projector:
         self._appliers: dict[str, Apply | None] = {}
         self._text = self._target.checkpoint()
         self._moved = threading.Condition()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._running = False
@@ -90,7 +90,7 @@ class Projector:
         self._thread, self._failure, self._running = None, None, False
         self._feeding = held(threading.RLock())
         self._moved = threading.Condition()
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
 
     @property
     def database(self) -> Any:
@@ -193,19 +193,13 @@ class Projector:
         """Apply events as they come until `stop`; in the main thread also until SIGTERM or SIGINT. Raises what a
         method of the projection raised when the retries are used up.
         """
-        main = threading.current_thread() is threading.main_thread()
-        before = {}
-        if main:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, lambda *_: self._stopped.set())
         self._stopped.clear()
-        self._running = True
-        try:
-            self._loop()
-        finally:
-            self._running = False
-            for number, action in before.items():
-                signal.signal(number, action)
+        with stopped_by_signals(self._stopped.set):
+            self._running = True
+            try:
+                self._loop()
+            finally:
+                self._running = False
 
     def _loop(self) -> None:
         failures = 0

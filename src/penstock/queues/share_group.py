@@ -34,6 +34,7 @@ from penstock.queues.delivery_store import open_delivery
 from penstock.queues.presence import Presence, Waiting, somebody_waits_above
 from penstock.queues.queue_config import DELAY_MAX_S, VISIBILITY_MAX_S, QueueConfig
 from penstock.queues.queue_stats import Meter, QueueStats
+from penstock.stopping import StopFlag
 from penstock.storage.directory import FileLock, SharedLock
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class ShareGroup:
         self._deliveries: list[Delivery] = []
         self._turn = 0
         self._closed = False
-        self._woken = threading.Event()
+        self._woken = StopFlag()
         self._active: FileLock | None = None
         self._receivers: SharedLock | None = None  # taken in turns where `max_in_flight` limits them
         self._dead_lettering = DeadLettering(self)
@@ -132,7 +133,7 @@ class ShareGroup:
         return simple
 
     def _wait_for(
-        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event, priority: int
+        self, max_messages: int, visibility: float, deadline: float, stop: StopFlag, priority: int
     ) -> list[Message]:
         if not priority:
             return self._wait_in_turn(max_messages, visibility, deadline, stop, 0)
@@ -157,7 +158,7 @@ class ShareGroup:
         return not first.flags & FLAG_PRECEDENCE or not somebody_waits_above(Path(first.directory), priority)
 
     def _wait_in_turn(
-        self, max_messages: int, visibility: float, deadline: float, stop: threading.Event, priority: int
+        self, max_messages: int, visibility: float, deadline: float, stop: StopFlag, priority: int
     ) -> list[Message]:
         out: list[Message] = []
         slice_s = _WAIT_SLICE_S if self._system else _VIRTUAL_SLICE_S
@@ -179,7 +180,7 @@ class ShareGroup:
             self._bell.wait(seen, min(left, self._until_next() if allowed else _TAKE_OVER_S, slice_s))
 
     def _receive_until(
-        self, stop: threading.Event, max_messages: int, wait: float, visibility_timeout: float | None, priority: int
+        self, stop: StopFlag, max_messages: int, wait: float, visibility_timeout: float | None, priority: int
     ) -> list[Message]:
         """`receive` for a worker: ends early when `stop` is set (and the bell rung)."""
         visibility = self._config.visibility_timeout if visibility_timeout is None else visibility_timeout
@@ -513,7 +514,7 @@ class ShareGroup:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._woken = threading.Event()
+        self._woken = StopFlag()
         self._meter.after_fork()
         if self._receivers is not None:
             self._receivers.after_fork()

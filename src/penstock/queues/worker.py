@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from penstock.errors import (
 from penstock.queues.log_fields import message_fields
 from penstock.queues.presence import Presence
 from penstock.queues.retry import RetryPolicy
+from penstock.stopping import StopFlag, stopped_by_signals
 
 if TYPE_CHECKING:
     from penstock._native.message import Message
@@ -76,7 +76,7 @@ class Worker:
             raise InvalidConfigError(f"consumer_priority is {consumer_priority!r}; allowed is an int from 0 to 100")
         self._priority = consumer_priority
         self._presence: Presence | None = None
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._holders: list[_Holder] = []
         self._threads: list[threading.Thread] = []
         self._processes: list[Any] = []
@@ -86,18 +86,14 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. In the main thread, SIGTERM and SIGINT stop it."""
-        main = threading.current_thread() is threading.main_thread()
-        before = {}
-        if main:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, lambda *_: self.stop())
-        try:
-            self.start()
-            self.join()
-        finally:
-            self.stop()
-            for number, action in before.items():
-                signal.signal(number, action)
+        with stopped_by_signals(self.stop) as signalled:
+            try:
+                self.start()
+                if signalled.is_set():
+                    self.stop()
+                self.join()
+            finally:
+                self.stop()
         if self._failure is not None:
             raise self._failure
 
@@ -130,10 +126,10 @@ class Worker:
         """Finish what is in hand, give the rest back, and end. Returns at once; from any thread or signal handler."""
         if not self._stopped.is_set():
             self._stopped.set()
-            for process in self._processes:
-                if process.is_alive():
-                    process.terminate()
             self._queue._bell.ring()
+        for process in list(self._processes):
+            if process.is_alive():
+                process.terminate()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end."""

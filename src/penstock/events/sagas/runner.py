@@ -21,6 +21,7 @@ from penstock.events.sagas.errors import JournalBroken
 from penstock.events.sagas.execution import execute
 from penstock.events.sagas.partition import OwnedPartition, Task
 from penstock.events.sagas.state import COMPENSATING, RUNNING, WAITING
+from penstock.stopping import StopFlag
 
 if TYPE_CHECKING:
     from penstock.events.sagas.sagas import Sagas
@@ -50,7 +51,7 @@ class Runner:
         self._awake = 0
         self._active = 0
         self._finished = 0
-        self._stopped = threading.Event()
+        self._stopped = StopFlag()
         self._over = False
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None

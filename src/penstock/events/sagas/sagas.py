@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal as signals
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from penstock.events.sagas.state import PENDING, RETRIABLE, STATUSES, SagaState
 from penstock.events.sagas.step import Caller
 from penstock.events.sagas.store import SagaStore
 from penstock.events.sagas.view import View
+from penstock.stopping import stopped_by_signals
 from penstock.storage.forks import closes_in_child
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -275,20 +275,16 @@ class Sagas:
         finished, the rest goes on elsewhere. Several processes share the work. Raises `SagaStateError` when this
         object runs them already.
         """
-        main = threading.current_thread() is threading.main_thread()
-        before = {}
-        if main:
-            for number in (signals.SIGTERM, signals.SIGINT):
-                before[number] = signals.signal(number, lambda *_: self._ask_to_stop())
-        try:
-            self.start_background(workers)
-            runner = self._runner
-            if runner is not None:
-                runner.join()
-        finally:
-            self.stop()
-            for number, action in before.items():
-                signals.signal(number, action)
+        with stopped_by_signals(self._ask_to_stop) as signalled:
+            try:
+                self.start_background(workers)
+                if signalled.is_set():
+                    self._ask_to_stop()
+                runner = self._runner
+                if runner is not None:
+                    runner.join()
+            finally:
+                self.stop()
 
     def start_background(self, workers: int = 4) -> None:
         """Run sagas in threads of this process until `stop`.
