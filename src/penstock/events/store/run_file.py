@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crc32c import crc32c
+from fastcrc.crc32 import iscsi as crc32c
 
 from penstock._native.mapping import Mapping
 from penstock._native.runs import Run, directory_bits, fill_run, run_file_size
