@@ -65,10 +65,15 @@ def test_what_is_imported_is_installed() -> None:
     asked = [line for name in every[len("penstock[") : -1].split(",") for line in extras[name]]
     installed = {re.split(r"[][>=]", line)[0].replace("-", "_") for line in [*project["dependencies"], *asked]}
     installed |= {"opentelemetry"} if "opentelemetry_api" in installed else set()
+    known = installed | {"penstock"} | sys.stdlib_module_names | HOSTS
     for path in PYTHON:
         if path.is_relative_to(ROOT / "src"):
-            names = set().union(*map(imported, ast.walk(tree(path)))) - sys.stdlib_module_names - HOSTS
-            assert names <= installed | {"penstock"}, path
+            assert set().union(*map(imported, ast.walk(tree(path)))) <= known, path
+    native = [path for path in FILES if path.suffix == ".pyx"]
+    assert native
+    for path in native:
+        names = re.findall(r"^ *(?:from (?=\S+ import)|import )(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        assert set(names) <= known, path
 
 
 def test_nothing_is_left_to_do() -> None:

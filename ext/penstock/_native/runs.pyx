@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 from penstock._native.mapping cimport Mapping
 from penstock._native.postings cimport *
 
-from crc32c import crc32c as _crc32c
+from fastcrc.crc32 import iscsi as _crc32c
 
 from penstock.errors import CorruptionError, InvalidArgumentError
 
