@@ -164,11 +164,14 @@ def test_poison_is_dead_lettered_and_the_rest_goes_on(bus: events.EventBus) -> N
     topic.append(envelope.to_json().replace(b"BusSquare", b"NobodyKnowsIt"))
     topic.append(envelope.to_json().replace(b'"number":1', b'"number":"one"'))
     topic.append(b"")
+    deep = b'{"a":' * 100_000
+    topic.append(deep)
+    topic.append(envelope.to_json().replace(b'"number":1', b'"a":' + deep + b"1" + b"}" * 100_000))
     bus.publish(BusSquare(5))
     bus.run_until_idle()
     assert got == [5]
     letters = bus.dead_letters()
-    assert [letter.reason for letter in letters] == ["rejected"] * 4
+    assert [letter.reason for letter in letters] == ["rejected"] * 6
     errors = [letter.error.strip().splitlines()[-1] for letter in letters]
     assert "no envelope" in errors[0] and "NobodyKnowsIt" in errors[1] and "number" in errors[2]
     assert letters[0].envelope is None and letters[0].value == b"\x00 no json"

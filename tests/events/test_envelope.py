@@ -63,6 +63,40 @@ def test_data_of_a_cloudevent_in_base64() -> None:
             events.Envelope.from_cloudevent({**raw, "data_base64": bad})
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"datacontenttype": "text/xml", "data": "<much wow='xml'/>"},
+        {"datacontenttype": "image/png", "data_base64": "/w=="},
+        {"datacontenttype": "application/json", "data_base64": "Nw=="},
+        {"datacontenttype": "application/vnd.x+json; charset=utf-8", "data": 7},
+        {"data": "text"},
+    ],
+)
+def test_data_of_a_cloudevent_that_are_no_object_come_back(content: dict[str, object]) -> None:
+    raw = {"specversion": "1.0", "id": "7", "source": "/x", "type": "OrderPlaced", "time": "2020-01-01T00:00:00Z"}
+    envelope = events.Envelope.from_cloudevent({**raw, **content})
+    assert envelope.data == {} and envelope.metadata == {"cloudEvent": content}
+    found = events.Envelope.from_json(envelope.to_json()).to_cloudevent()
+    assert found == {**raw, **content, "schemaversion": 1, "correlationid": "7"}
+
+
+def test_data_that_are_no_json() -> None:
+    raw = events.Envelope.wrap(Placed("o-1", 1), source="shop").to_json()
+    deep = b"[" * 900 + b"]" * 900
+    good = events.Envelope.from_json(raw)
+    for wrong in (b'"o-\xff"', b"[" * 100_000 + b"]" * 100_000):
+        with pytest.raises(events.InvalidEventError):
+            bad = events.Envelope.from_json(raw.replace(b'"o-1"', wrong))
+            assert bad != good and bad == events.Envelope.from_json(bad.to_json())
+            with pytest.raises(events.InvalidEventError, match="JSON"):
+                bad.data  # noqa: B018
+            with pytest.raises(events.InvalidEventError, match="JSON"):
+                bad.to_cloudevent()
+            bad.event()
+    assert events.Envelope.from_json(raw.replace(b'"o-1"', deep)) != good
+
+
 def test_correlation_and_causation_are_carried_on() -> None:
     cause = events.Envelope.wrap(Placed("o-1", 1), source="shop", metadata={"traceId": "t"})
     with events.handling(cause):
@@ -74,8 +108,11 @@ def test_correlation_and_causation_are_carried_on() -> None:
 
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b'{"type":"x"}', b"\xff", '{"messageId":1}', b"null", '{"messageId":"\ud800"}'],
-)
+    [
+        b"", b"{", b"[]", b'{"type":"x"}', b"\xff", '{"messageId":1}', b"null", '{"messageId":"\ud800"}',
+        b'{"a":' * 100_000,
+    ],
+)  # fmt: skip
 def test_bytes_that_are_no_envelope(raw: bytes) -> None:
     with pytest.raises(events.InvalidEventError):
         events.Envelope.from_json(raw)
@@ -93,9 +130,12 @@ def test_what_is_no_cloudevent(raw: bytes) -> None:
         (b'"version":2', b'"version":-9000000000000000000'),
         (b'"version":2', b'"version":0'),
         (b'Z","source"', b'","source"'),
+        (b'"type":"OrderPlaced"', b'"type":""'),
+        (b'"messageId":"', b'"messageId":"","m":"'),
+        (b'"data":{', b'"data":1,"d":{'),
     ],
 )
-def test_versions_and_times_that_nothing_can_be_done_with(old: bytes, new: bytes) -> None:
+def test_members_that_nothing_can_be_done_with(old: bytes, new: bytes) -> None:
     raw = events.Envelope.wrap(Placed("o-1", 1), source="shop").to_json()
     assert old in raw
     with pytest.raises(events.InvalidEventError):

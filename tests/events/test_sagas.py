@@ -603,12 +603,15 @@ def test_foreign_records_are_left_out(sagas, caplog) -> None:
     def simple(saga):
         return "ok"
 
-    for value in (b"poison", b"[1]", b'{"kind":7}', None):
+    for value in (b"poison", b"[1]", b'{"kind":7}', None, b'{"a":' * 100_000):
         sagas.broker.topic("sagas").append(value, key=b"s")
+    for key in (None, b"", b"\xff"):
+        sagas.broker.topic("sagas").append(b'{"kind":"start","name":"simple"}', key=key)
     handle = sagas.start("simple", saga_id="s")
+    assert [one.saga_id for one in sagas.list()] == ["s"]
     sagas.run_until_idle()
     assert handle.result(0) == "ok"
-    assert caplog.text.count("no entry of sagas") == 3
+    assert caplog.text.count("no entry of sagas") == 7
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------

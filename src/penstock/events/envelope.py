@@ -13,7 +13,7 @@ from penstock.errors import InvalidTypeError
 from penstock.events import cloudevents
 from penstock.events.checks import checked_text
 from penstock.events.context import current_envelope
-from penstock.events.errors import InvalidEventError
+from penstock.events.errors import UNREADABLE, InvalidEventError
 from penstock.events.event import VERSION_MAX, Event
 from penstock.events.message_id import new_message_id
 from penstock.events.registry import registry
@@ -35,9 +35,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     `causationId` where there is one) `data metadata`.
     """
 
-    message_id: str
+    message_id: Annotated[str, msgspec.Meta(min_length=1)]
     """UUIDv7: unique, and ordered by time."""
-    type: str
+    type: Annotated[str, msgspec.Meta(min_length=1)]
     """The event's type."""
     version: Annotated[int, msgspec.Meta(ge=1, le=VERSION_MAX)]
     """The version of the type's schema."""
@@ -98,11 +98,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
     @property
     def data(self) -> Data:
-        """The event's fields, as a dict of JSON values."""
+        """The event's fields, as a dict of JSON values. Raises `InvalidEventError` (they are no JSON)."""
         if isinstance(self.payload, Event):
             data = msgspec.to_builtins(self.payload)
         else:
-            data = msgspec.json.decode(self.payload)
+            try:
+                data = msgspec.json.decode(self.payload)
+            except UNREADABLE as error:
+                raise InvalidEventError(f"data of {self!r} are no JSON: {error}") from error
         return cast("Data", data)
 
     def event(self, cls: EventClass | None = None) -> Event:
@@ -124,18 +127,25 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
     @classmethod
     def from_json(cls, raw: bytes | str) -> Envelope:
-        """The envelope of a wire form; its data are looked at when they are asked for. Raises `InvalidEventError`,
-        `InvalidTypeError` (neither bytes nor str)."""
+        """The envelope of a wire form; what is in its data is looked at when it is asked for. Raises
+        `InvalidEventError`, `InvalidTypeError` (neither bytes nor str)."""
         try:
-            return _decode(raw)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+            found = _decode(raw)
+        except UNREADABLE as error:
             raise InvalidEventError(f"these bytes are no envelope: {error}") from error
         except TypeError as error:
             raise InvalidTypeError(f"raw is {type(raw).__name__}; bytes or a str is needed") from error
+        if memoryview(found.payload)[0] not in _OPENINGS:
+            raise InvalidEventError("these bytes are no envelope: Expected `object` - at `$.data`")
+        return found
 
     def to_cloudevent(self) -> Data:
-        """The envelope as a CloudEvents 1.0 event in structured form (a dict of JSON values)."""
-        return cloudevents.from_document(msgspec.json.decode(_encode(self)))
+        """The envelope as a CloudEvents 1.0 event in structured form (a dict of JSON values). Raises
+        `InvalidEventError` (its data are no JSON), `InvalidTypeError`."""
+        try:
+            return cloudevents.from_document(msgspec.json.decode(self.to_json()))
+        except UNREADABLE as error:
+            raise InvalidEventError(f"data of {self!r} are no JSON: {error}") from error
 
     @classmethod
     def from_cloudevent(cls, event: Data | bytes | str) -> Envelope:
@@ -150,7 +160,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Envelope):
             return NotImplemented
-        return bool(msgspec.json.decode(_encode(self)) == msgspec.json.decode(_encode(other)))
+        mine, its = _encode(self), _encode(other)
+        try:
+            return mine == its or bool(msgspec.json.decode(mine) == msgspec.json.decode(its))
+        except UNREADABLE:  # data that are no JSON, and not the same
+            return False
 
     def __hash__(self) -> int:
         return hash(self.message_id)
@@ -159,6 +173,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
         return f"<Envelope {self.type} v{self.version} {self.message_id}>"
 
 
+_OPENINGS = b"{["  # a list: of an event class with `array_like=True`
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Envelope).decode
 

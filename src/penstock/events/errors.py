@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from penstock.errors import ConcurrencyError, PenstockError
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
+"""What the JSON decoder raises of bytes from elsewhere: no JSON of that kind, no UTF-8, nested too deep."""
 
 
 class InvalidEventError(PenstockError, ValueError):

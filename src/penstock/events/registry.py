@@ -12,7 +12,7 @@ from penstock._native.stored_events import Decoders
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.checks import check_unicode
 from penstock.events.compatibility import MODES, problems_between
-from penstock.events.errors import IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
+from penstock.events.errors import UNREADABLE, IncompatibleSchemaError, InvalidEventError, UnknownEventTypeError
 
 if TYPE_CHECKING:
     from penstock.events.event import Event
@@ -37,7 +37,7 @@ class Registry:
         self._upcasters: dict[tuple[str, int], Upcaster] = {}
         self.generation = 0
         """Grows whenever a class or an upcaster is added: what was derived from them has to be derived again."""
-        self.decoders = Decoders(self._plain_decoder, (msgspec.MsgspecError, UnicodeError), SEALED_MARK)
+        self.decoders = Decoders(self._plain_decoder, UNREADABLE, SEALED_MARK)
         """How the data of stored events are decoded; for native code."""
 
     def register(self, cls: type[Event]) -> None:
@@ -106,7 +106,7 @@ class Registry:
                 return event
             upcast = self._upcast(event_type, version, cls.event_version, msgspec.json.decode(data))
             return msgspec.convert(upcast, cls)
-        except (msgspec.MsgspecError, UnicodeError) as error:
+        except UNREADABLE as error:
             target = f"{event_type} version {cls.event_version}"
             raise InvalidEventError(f"data of {event_type} version {version} are no {target}: {error}") from error
 

@@ -19,6 +19,7 @@ import msgspec
 from penstock.errors import InvalidTypeError
 from penstock.events.aggregate import Aggregate
 from penstock.events.erasure import Erasure
+from penstock.events.errors import UNREADABLE
 from penstock.events.sqlite_file import SqliteFile
 
 _SCHEMA = """
@@ -88,7 +89,7 @@ class StateFormat:
         """The state, or None when these bytes are none of this class as it is now."""
         try:
             decoded = self._decode(raw)
-        except (msgspec.MsgspecError, UnicodeError):
+        except UNREADABLE:
             return None
         values = ((name, getattr(decoded, name)) for name in self.fields)
         return {name: value for name, value in values if value is not msgspec.UNSET}

@@ -24,6 +24,10 @@ from __future__ import annotations
 import msgspec
 
 COMMANDS = frozenset({"start", "signal", "cancel", "retry"})
+TOLD = COMMANDS | {
+    "step", "attempt", "gaveup", "wait", "woken", "expired", "timer", "failed", "undone", "undo_attempt", "end"
+}  # fmt: skip
+"""All kinds but `snapshot`, which tells nothing new."""
 NULL = msgspec.Raw(b"null")
 
 
@@ -49,3 +53,10 @@ class Entry(msgspec.Struct, omit_defaults=True, gc=False):
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder(Entry).decode
+
+
+def decode_record(key: bytes | None, value: bytes) -> tuple[str, Entry]:
+    """The saga's id and the entry of a record. Raises one of `UNREADABLE` when it is none."""
+    if not key:
+        raise msgspec.ValidationError("the record has no key")
+    return key.decode(), decode(value)

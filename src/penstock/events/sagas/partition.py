@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import penstock
-from penstock.errors import CorruptionError, FencedError, PenstockError, RecordTooLargeError
-from penstock.events.sagas.entry import NULL, Entry, decode, encode
+from penstock.errors import FencedError, PenstockError, RecordTooLargeError
+from penstock.events.errors import UNREADABLE
+from penstock.events.sagas.entry import NULL, Entry, decode_record, encode
 from penstock.events.sagas.errors import JournalBroken
 from penstock.events.sagas.state import PENDING, SagaState, apply, encode_state
 
@@ -95,9 +96,9 @@ class OwnedPartition:
         for offset, key, value in zip(batch.offsets.tolist(), batch.keys(), batch.values(), strict=True):
             if value is None or value.startswith(own):
                 continue
-            entry = _decoded(self._topic, self.number, offset, value)
-            if entry is not None and key is not None:
-                fresh.append((key.decode(), offset, entry))
+            found = _decoded(self._topic, self.number, offset, key, value)
+            if found is not None:
+                fresh.append((found[0], offset, found[1]))
         touched = self._apply(fresh) if fresh else []
         self.position = batch.last_offset + 1
         return touched
@@ -239,9 +240,9 @@ def _copied(state: SagaState) -> SagaState:
     return SagaState(**{**values, "ops": state.ops.copy()})
 
 
-def _decoded(topic: str, partition: int, offset: int, value: bytes) -> Entry | None:
+def _decoded(topic: str, partition: int, offset: int, key: bytes | None, value: bytes) -> tuple[str, Entry] | None:
     try:
-        return decode(value)
-    except (ValueError, CorruptionError):
+        return decode_record(key, value)
+    except UNREADABLE:
         _log.exception("%s-%d offset %d is no entry of sagas, and is left out", topic, partition, offset)
         return None

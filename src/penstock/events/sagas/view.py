@@ -6,7 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import penstock
-from penstock.events.sagas.entry import Entry, decode
+from penstock.events.errors import UNREADABLE
+from penstock.events.sagas.entry import Entry, decode_record
 from penstock.events.sagas.state import SagaState, apply
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class View:
     def _receive(self, batch: penstock.RecordBatch) -> None:
         states = self._states[batch.partition]
         for offset, key, value in zip(batch.offsets.tolist(), batch.keys(), batch.values(), strict=True):
-            entry = _decoded(value)
-            if entry is None or key is None:
+            found = None if value is None else _decoded(key, value)
+            if found is None:
                 continue
-            saga_id = key.decode()
+            saga_id, entry = found
             state = states.get(saga_id)
             if state is None:
                 state = states[saga_id] = self._store.load(saga_id) or SagaState(saga_id, offset)
@@ -94,8 +95,8 @@ class View:
             self._consumer, self._states = None, {}
 
 
-def _decoded(value: bytes | None) -> Entry | None:
+def _decoded(key: bytes | None, value: bytes) -> tuple[str, Entry] | None:
     try:
-        return None if value is None else decode(value)
-    except ValueError:
+        return decode_record(key, value)
+    except UNREADABLE:
         return None  # the owner of the partition says so in its log

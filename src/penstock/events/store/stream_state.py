@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from penstock.events.errors import InvalidEventError
+from penstock.events.errors import UNREADABLE, InvalidEventError
 
 
 class StreamState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -32,7 +32,7 @@ class StreamState(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
         """What a record's value says. Raises `InvalidEventError`."""
         try:
             return _decode(raw)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidEventError(f"these bytes are no state of a stream: {error}") from error
 
 
