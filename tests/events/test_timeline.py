@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,3 +111,46 @@ def test_since(broker: penstock.Broker, clock: VirtualClock) -> None:
         events.timeline(broker, "x", since=datetime(2020, 1, 1))
     with pytest.raises(InvalidTypeError, match="correlation_id"):
         events.timeline(broker, "")
+
+
+@pytest.mark.parametrize("correlation", ['c"1', "c\\1", "a\nb", "caf\u00e9/1", "\u2028"])
+def test_ids_that_json_writes_in_several_ways(broker: penstock.Broker, correlation: str) -> None:
+    with events.EventBus(broker, "x") as bus:
+        published = bus.publish(TripAsked("rome"), correlation_id=correlation)
+        again = events.Envelope.wrap(TripBooked("rome"), "elsewhere", correlation_id=correlation)
+        broker.topic("events").append(json.dumps(json.loads(again.to_json())).encode())  # escapes what is not ASCII
+        bus.publish(TripAsked("oslo"))
+    found = events.timeline(broker, correlation)
+    assert [entry.message_id for entry in found] == [published.message_id, again.message_id]
+
+
+def test_a_long_chain_of_causes_in_any_order(broker: penstock.Broker, clock: VirtualClock) -> None:
+    chain: list[events.Envelope] = []
+    for number in range(3000):
+        cause = chain[-1].message_id if chain else None
+        chain.append(
+            events.Envelope.wrap(TripAsked(str(number)), "x", correlation_id="c", causation_id=cause, clock=clock)
+        )
+    broker.create_topic("chain")
+    with broker.producer() as producer:
+        producer.send_many("chain", [envelope.to_json() for envelope in reversed(chain)])
+    found = events.timeline(broker, "c")
+    assert [entry.message_id for entry in found] == [envelope.message_id for envelope in chain]
+    assert len(str(found).splitlines()) == len(chain)
+
+
+def test_events_that_cause_each_other_are_shown(broker: penstock.Broker) -> None:
+    with events.EventBus(broker, "x") as bus:
+        for own, cause in (("1", "2"), ("2", "1"), ("3", "3")):
+            bus.publish(TripAsked(own), correlation_id="c", message_id=own, causation_id=cause)
+    found = events.timeline(broker, "c")
+    assert {entry.message_id for entry in found} == {"1", "2", "3"} and len(str(found).splitlines()) == 3
+
+
+def test_what_is_no_event_is_left_out(broker: penstock.Broker) -> None:
+    with events.EventBus(broker, "x") as bus:
+        published = bus.publish(TripAsked("rome"), correlation_id="c")
+        for value in (b"c", b'{"c":' * 100_000, b'{"kind":"c"}'):
+            broker.topic("events").append(value, key=b"c")
+            broker.topic("events").append(value)
+    assert [entry.message_id for entry in events.timeline(broker, "c")] == [published.message_id]

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-
-import msgspec
 
 from penstock import Broker, Record, TopicPartition
 from penstock.errors import InvalidTypeError
 from penstock.events.checks import checked_broker, checked_text
 from penstock.events.envelope import Envelope
-from penstock.events.errors import InvalidEventError
-from penstock.events.sagas.entry import COMMANDS, Entry
+from penstock.events.errors import UNREADABLE, InvalidEventError
+from penstock.events.sagas.entry import COMMANDS, TOLD, Entry
 from penstock.events.sagas.entry import decode as decode_entry
 
 _MOST = 10_000
 _DEAD_GROUP = "dead-letter-group"
+_INDENT_MOST = 40
+_PLAIN = re.compile(r"[A-Za-z0-9_.:@+=-]+")  # of this all JSON encoders write the same bytes
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +56,22 @@ class Timeline(list[TimelineEntry]):
 
     def tree(self) -> str:
         """A line for each entry, below its cause and to its right."""
-        lines: list[str] = []
-        pending = [(entry, 0) for entry in reversed(self.roots())]
-        while pending:
-            entry, depth = pending.pop()
-            where = ", ".join(entry.places)
-            lines.append(f"{entry.at:%H:%M:%S.%f} {'  ' * depth}{entry.what}  [{entry.kind}, {where}]")
-            pending += [(effect, depth + 1) for effect in reversed(self.effects(entry))]
-        return "\n".join(lines)
+        effects: dict[str | None, list[TimelineEntry]] = {}
+        for entry in self:
+            effects.setdefault(entry.causation_id, []).append(entry)
+        lines: dict[int, str] = {}
+        for root in (*self.roots(), *self):  # events that cause each other have no root
+            pending = [(root, 0)]
+            while pending:
+                entry, depth = pending.pop()
+                if id(entry) in lines:
+                    continue
+                where = ", ".join(entry.places)
+                indent = "  " * min(depth, _INDENT_MOST)
+                lines[id(entry)] = f"{entry.at:%H:%M:%S.%f} {indent}{entry.what}  [{entry.kind}, {where}]"
+                if entry.kind == "event":
+                    pending += [(effect, depth + 1) for effect in reversed(effects.get(entry.message_id, []))]
+        return "\n".join(lines.values())
 
     def __str__(self) -> str:
         return self.tree()
@@ -112,8 +122,9 @@ def _milliseconds(broker: Broker, since: datetime | timedelta) -> int:
 class _Search:
     def __init__(self, correlation_id: str) -> None:
         self._wanted = correlation_id
-        self._needle = correlation_id.encode()
-        self._sagas: set[bytes] = {self._needle}  # keys of sagas with this correlation; its own id by default
+        own = correlation_id.encode()
+        self._needle = own if _PLAIN.fullmatch(correlation_id) else b""  # which is in every record
+        self._sagas: set[bytes] = {own}  # keys of sagas with this correlation; its own id by default
         self._entries: dict[str, TimelineEntry] = {}
 
     def look_at(self, record: Record) -> None:
@@ -153,9 +164,9 @@ class _Search:
     def _look_at_saga(self, record: Record, value: bytes) -> None:
         try:
             entry = decode_entry(value)
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return  # a record of something else that contains the id
-        if not entry.kind or record.key is None or entry.kind == "snapshot":
+        if entry.kind not in TOLD or record.key is None:
             return
         if entry.kind == "start" and entry.correlation == self._wanted:
             self._sagas.add(record.key)
@@ -171,28 +182,26 @@ class _Search:
 
     def found(self) -> Timeline:
         """The entries, in order of time; an effect never before its cause, whatever their clocks said."""
-        times: dict[str, datetime] = {}
         causes = {entry.message_id: entry for entry in self._entries.values() if entry.kind == "event"}
+        places: dict[str, tuple[datetime, int]] = {}  # of causes: time, and how many causes came before
+        begin = (_LONG_AGO, -1)
+        for entry in causes.values():
+            path: dict[str, TimelineEntry] = {}
+            cause: TimelineEntry | None = entry
+            while cause is not None and cause.message_id not in path and cause.message_id not in places:
+                path[cause.message_id] = cause
+                cause = causes.get(cause.causation_id or "")
+            time, level = begin if cause is None else places.get(cause.message_id, begin)
+            for effect in reversed(path.values()):
+                time, level = places[effect.message_id] = max(time, effect.at), level + 1
 
-        def time_of(entry: TimelineEntry, depth: int = 0) -> datetime:
-            cause = causes.get(entry.causation_id or "")
-            if cause is None or cause is entry or depth > len(causes):
-                return entry.at
-            if cause.message_id not in times:
-                times[cause.message_id] = time_of(cause, depth + 1)
-            return max(entry.at, times[cause.message_id])
+        def place_of(entry: TimelineEntry) -> tuple[datetime, int]:
+            if causes.get(entry.message_id) is entry:
+                return places[entry.message_id]
+            time, level = places.get(entry.causation_id or "", begin)
+            return max(time, entry.at), level + 1
 
-        order = {id(entry): number for number, entry in enumerate(self._entries.values())}
-
-        def level(entry: TimelineEntry) -> int:
-            number = 0
-            cause = causes.get(entry.causation_id or "")
-            while cause is not None and number <= len(causes):
-                number, cause = number + 1, causes.get(cause.causation_id or "")
-            return number
-
-        entries = sorted(self._entries.values(), key=lambda one: (time_of(one), level(one), order[id(one)]))
-        return Timeline(entries)
+        return Timeline(sorted(self._entries.values(), key=place_of))
 
 
 def _told(entry: Entry) -> str:
