@@ -131,6 +131,21 @@ def test_ids_are_forgotten_after_their_time(inbox: events.Inbox, clock: VirtualC
     assert not inbox.seen("young") and inbox.seen("new"), "purging happens by itself"
 
 
+@pytest.mark.parametrize("identity", ["old", "0193f2a4-0000-7000-8000-000000000001"])
+def test_an_id_is_new_as_soon_as_its_time_is_over(inbox: events.Inbox, clock: VirtualClock, identity: str) -> None:
+    envelope = events.Envelope.wrap(InboxSeen(1), "x", message_id=identity)
+    for wanted, later_s in ((True, 3599.0), (False, 1.0), (True, 3599.0), (False, 1.0)):
+        assert inbox.seen(envelope) is not wanted and bool(inbox.unseen([envelope])) is wanted
+        with inbox.once(envelope) as first:
+            assert first is wanted
+        assert inbox.seen(envelope)
+        clock.advance(later_s)
+    with pytest.raises(KeyError), inbox.once(envelope) as first:
+        assert first
+        raise KeyError
+    assert not inbox.seen(envelope) and inbox.remember(envelope, envelope) == 1
+
+
 def test_many_are_asked_for_at_once(inbox: events.Inbox) -> None:
     envelopes = [events.Envelope.wrap(InboxSeen(number), "x") for number in range(1200)]
     inbox.remember(*envelopes[::2])

@@ -71,13 +71,12 @@ class Inbox:
         if self._is_new(key):
             return False
         with self._sql.lock:
-            return self._sql.has(self._select, self._number, key)
+            return self._sql.has(f"{self._select} AND seen_ms > ?", self._number, key, self._expired_ms())
 
     def remember(self, *messages: Envelope | str) -> int:
         """Remember messages; returns how many were not known yet. Commits, unless a transaction is open."""
         with self._sql.lock, self._sql.transaction(nested=True):
-            now = self._clock.time_ms()
-            return sum(self._insert(self._key(message), now) for message in messages)
+            return sum(self._insert(self._key(message)) for message in messages)
 
     def forget(self, *messages: Envelope | str) -> None:
         """Let messages be new again. Commits, unless a transaction is open."""
@@ -103,8 +102,8 @@ class Inbox:
             for first in range(0, len(asked), _CHUNK):
                 keys = asked[first : first + _CHUNK]
                 marks = ", ".join("?" * len(keys))
-                statement = f"SELECT id FROM penstock_inbox WHERE grp = ? AND id IN ({marks})"
-                known.update(key for (key,) in self._sql.all(statement, self._number, *keys))
+                statement = f"SELECT id FROM penstock_inbox WHERE grp = ? AND id IN ({marks}) AND seen_ms > ?"
+                known.update(key for (key,) in self._sql.all(statement, self._number, *keys, self._expired_ms()))
         return [message for key, message in keyed if key not in known]
 
     def purge(self) -> int:
@@ -113,23 +112,26 @@ class Inbox:
             return 0
         with self._sql.lock, self._sql.transaction(nested=True):
             self._purged_ms = self._clock.time_ms()
-            limit = self._purged_ms - round(self._ttl * 1000)
-            return self._sql.run("DELETE FROM penstock_inbox WHERE seen_ms <= ?", limit)
+            return self._sql.run("DELETE FROM penstock_inbox WHERE seen_ms <= ?", self._expired_ms())
+
+    def _expired_ms(self) -> int:
+        """What was remembered at this time or before is as good as forgotten."""
+        return -1 if self._ttl is None else self._clock.time_ms() - round(self._ttl * 1000)
 
     def _purge_if_due(self) -> None:
         if self._ttl is not None and (self._clock.time_ms() - self._purged_ms) * _PURGES > self._ttl * 1000:
             self.purge()
 
-    def _insert(self, key: Any, now_ms: int) -> bool:
+    def _insert(self, key: Any) -> bool:
+        """Whether an id was not remembered; from now on it is."""
+        now_ms = self._clock.time_ms()
         if self._sql.is_sqlite:
-            first = self._sql.run(self._add, self._number, key, now_ms) == 1
-            if first and self._recent is not None and type(key) is bytes and not self._recent.add(key):
+            added = self._sql.run(self._add, self._number, key, now_ms) == 1
+            if added and self._recent is not None and type(key) is bytes and not self._recent.add(key):
                 self._begin_window()
-            return first
-        if self._sql.has(self._select, self._number, key):
-            return False
-        self._sql.run(self._add, self._number, key, now_ms)
-        return True
+        elif added := not self._sql.has(self._select, self._number, key):
+            self._sql.run(self._add, self._number, key, now_ms)
+        return added or self._sql.run(self._renew, now_ms, self._number, key, self._expired_ms()) == 1
 
     def _key(self, message: Envelope | str) -> Any:
         identity = message if isinstance(message, str) else getattr(message, "message_id", None)
@@ -172,6 +174,7 @@ class Inbox:
         insert = "INSERT OR IGNORE" if is_sqlite else "INSERT"
         self._add = f"{insert} INTO penstock_inbox (grp, id, seen_ms) VALUES (?, ?, ?)"
         self._select = "SELECT 1 FROM penstock_inbox WHERE grp = ? AND id = ?"
+        self._renew = "UPDATE penstock_inbox SET seen_ms = ? WHERE grp = ? AND id = ? AND seen_ms <= ?"
 
     def _group_number(self) -> int:
         row = self._sql.one("SELECT grp FROM penstock_inbox_group WHERE name = ?", self.group)
@@ -214,7 +217,7 @@ class Once:
             if self._began:
                 sql.begin()
             try:
-                first = inbox._insert(self._key, inbox._clock.time_ms())
+                first = inbox._insert(self._key)
                 self._saved = first and not self._began
                 if self._saved:
                     sql.run(SAVE)  # for the effects
