@@ -126,15 +126,22 @@ class Choreography:
             service.close()
 
 
-def place(bus: events.EventBus, orders: Iterable[OrderPlaced]) -> None:
-    """Publish orders; the same one twice has the same message id, as a client's retry has."""
-    envelopes: dict[str, events.Envelope] = {}
-    sent = []
-    for order in orders:
-        if order.order_id not in envelopes:
-            envelopes[order.order_id] = events.Envelope.wrap(order, source="shop", correlation_id=order.order_id)
-        sent.append(envelopes[order.order_id])
-    bus.publish_many(sent, keys=[envelope.correlation_id for envelope in sent])
+class Client:
+    """Publishes orders; the same one again has the same message id, as a client's retry has."""
+
+    def __init__(self, system: Choreography) -> None:
+        self._bus = system.bus
+        self._envelopes: dict[str, events.Envelope] = {}
+
+    def place(self, orders: Iterable[OrderPlaced]) -> None:
+        """Publish these."""
+        known = self._envelopes
+        sent = []
+        for order in orders:
+            if order.order_id not in known:
+                known[order.order_id] = events.Envelope.wrap(order, source="shop", correlation_id=order.order_id)
+            sent.append(known[order.order_id])
+        self._bus.publish_many(sent, keys=[envelope.correlation_id for envelope in sent])
 
 
 def _order_id(event: events.Event) -> str:

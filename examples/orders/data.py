@@ -9,18 +9,27 @@ from pathlib import Path
 
 from examples.orders.model import OrderPlaced
 
+COLUMNS = ("InvoiceNo", "CustomerID", "TotalPrice")
 PRODUCTS = 100
+SHORT = 50  # every so many units that are ordered, one is missing
 BESIDE = Path(__file__).resolve().parents[3] / "shared" / "data" / "online_retail_orders.csv"
 
 
 def read_orders(path: Path | None, limit: int | None) -> tuple[list[OrderPlaced], str]:
-    """The orders, and where they come from."""
+    """The orders, and where they come from. Raises `OSError`, `ValueError` (the file is not of that kind)."""
     found = path or BESIDE
     if path is None and not found.exists():
-        return made_orders(limit or 18_532), "made orders"
+        return made_orders(18_532 if limit is None else limit), "made orders"
     with found.open(newline="", encoding="utf-8") as lines:
-        rows = [(row["InvoiceNo"], row["CustomerID"], row["TotalPrice"]) for row in csv.DictReader(lines)]
-    return [_order(*row) for row in rows[:limit]], found.name
+        table = csv.DictReader(lines)
+        missing = [name for name in COLUMNS if name not in (table.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{found} has no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
+        rows = [tuple(row[name] for name in COLUMNS) for row in table]
+    orders = [_checked_order(found, *row) for row in rows[:limit]]
+    if len({order.order_id for order in orders}) < len(orders):
+        raise ValueError(f"{found} has an InvoiceNo twice; one line an order is needed")
+    return orders, found.name
 
 
 def made_orders(count: int) -> list[OrderPlaced]:
@@ -31,15 +40,27 @@ def made_orders(count: int) -> list[OrderPlaced]:
     ]
 
 
+def _checked_order(file: Path, number: str, customer: str, total: str) -> OrderPlaced:
+    try:
+        return _order(number, customer, total)
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: order {number!r} of {total!r} is none; a number and an amount are needed") from error
+
+
 def _order(number: str, customer: str, total: str) -> OrderPlaced:
     cents = int((Decimal(total) * 100).to_integral_value(ROUND_HALF_UP))
     place = int(number)
     return OrderPlaced(f"order-{number}", customer, f"sku-{place % PRODUCTS}", 1 + place % 3, cents)
 
 
-def initial_stock(orders: list[OrderPlaced], plenty: float = 0.98) -> dict[str, int]:
+def initial_stock(orders: list[OrderPlaced]) -> dict[str, int]:
     """How many of each product there are: a little less than is ordered."""
     ordered: dict[str, int] = {}
     for order in orders:
         ordered[order.sku] = ordered.get(order.sku, 0) + order.quantity
-    return {sku: int(count * plenty) for sku, count in ordered.items()}
+    stock: dict[str, int] = {}
+    before = 0
+    for sku, units in ordered.items():
+        stock[sku] = units - ((before + units) // SHORT - before // SHORT)
+        before += units
+    return stock

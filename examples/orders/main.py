@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sqlite3
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from examples.orders.view import View, summary
 from penstock import events
 
 SYSTEMS = {"choreography": choreography.Choreography, "orchestration": orchestration.Orchestration}
+CLIENTS = {"choreography": choreography.Client, "orchestration": orchestration.Client}
 LOOK_S = 0.05
 GARBAGE = b"\x00poison: no envelope at all"
 
@@ -83,18 +86,14 @@ def _place(how: str, system: Any, orders: list[OrderPlaced], settings: Settings)
     """Place the orders with duplicates and poison among them; how many good ones were sent."""
     sent = with_duplicates(orders, settings.duplicates)
     parts = settings.poison + 1
-    cuts = [number * len(sent) // parts for number in range(parts)]
-    # a retry goes with its order, whose message id it has
-    cuts = [cut + 1 if cut and sent[cut] is sent[cut - 1] else cut for cut in cuts] + [len(sent)]
-    target = system.bus if how == "choreography" else system.sagas
-    module = SYSTEMS[how].__module__
-    place = sys.modules[module].place
-    topic = system.broker.topic(target.topic)
+    size = -(-len(sent) // parts)
+    topic = system.broker.topic(choreography.TOPIC if how == "choreography" else orchestration.SAGAS)
+    client = CLIENTS[how](system)
     for number in range(parts):
-        place(target, sent[cuts[number] : cuts[number + 1]])
+        client.place(sent[number * size : (number + 1) * size])
         if number < settings.poison:
             topic.append(GARBAGE, key=b"poison-garbage")
-            place(target, [poison_order(number)])
+            client.place([poison_order(number)])
     return len(sent)
 
 
@@ -145,12 +144,11 @@ def main(arguments: list[str] | None = None) -> None:
     if given[:1] == ["worker"]:
         _work(*given[1:])
         return
-    options = _options(given)
+    options, orders, source = _options(given)
     settings = Settings(
         options.declines, options.duplicates, options.poison, options.kills, options.kill_every, options.workers,
         plain=options.plain,
     )  # fmt: skip
-    orders, source = read_orders(options.data, options.orders)
     directory = options.directory or Path(tempfile.mkdtemp(prefix="penstock-orders-"))
     results, balanced = {}, True
     try:
@@ -168,21 +166,43 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _options(given: list[str]) -> argparse.Namespace:
+def _options(given: list[str]) -> tuple[argparse.Namespace, list[OrderPlaced], str]:
+    """What was asked for, the orders, and where they come from; what is wrong with it ends the program."""
     parser = argparse.ArgumentParser(prog="python -m examples.orders", description=__doc__)
+    part = _number(float, 0, 1)
     parser.add_argument("--how", choices=["both", *SYSTEMS], default="both")
     parser.add_argument("--data", type=Path, help="CSV of InvoiceNo, CustomerID, TotalPrice (default: made orders)")
-    parser.add_argument("--orders", type=int, help="only so many")
-    parser.add_argument("--declines", type=float, default=0.1, help="part of the payments that are declined")
-    parser.add_argument("--duplicates", type=float, default=0.05, help="part of the orders that are sent twice")
-    parser.add_argument("--poison", type=int, default=10, help="poison messages of each of two kinds")
-    parser.add_argument("--kills", type=int, default=5, help="processes killed with SIGKILL while it runs")
-    parser.add_argument("--kill-every", type=float, default=1.0, help="seconds between them")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument("--orders", type=_number(int, 1), help="only so many")
+    parser.add_argument("--declines", type=part, default=0.1, help="part of the payments that are declined")
+    parser.add_argument("--duplicates", type=part, default=0.05, help="part of the orders that are sent twice")
+    parser.add_argument("--poison", type=_number(int, 0), default=10, help="poison messages of each of two kinds")
+    parser.add_argument("--kills", type=_number(int, 0), default=5, help="processes killed with SIGKILL while it runs")
+    parser.add_argument("--kill-every", type=_number(float, 0), default=1.0, help="seconds between them")
+    parser.add_argument("--workers", type=_number(int, 1), default=2, help="worker processes")
     parser.add_argument("--directory", type=Path, help="where to keep everything (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--plain", action="store_true", help="lines instead of a live view")
-    return parser.parse_args(given)
+    options = parser.parse_args(given)
+    try:
+        return options, *read_orders(options.data, options.orders)
+    except (OSError, ValueError) as error:
+        parser.error(f"--data: {error}")
+
+
+def _number(kind: type[int] | type[float], least: float, most: float = math.inf) -> Callable[[str], float]:
+    """A type of options: a number inside its limits."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            allowed = f"{kind.__name__} from {least:g}" + (f" to {most:g}" if most < math.inf else "")
+            raise argparse.ArgumentTypeError(f"{text!r}; allowed is {allowed}")
+        return value
+
+    return parse
 
 
 def _work(how: str, directory: str, declines: str) -> None:

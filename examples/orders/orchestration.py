@@ -105,7 +105,13 @@ def _attempt() -> int:
     return step.attempt if step is not None else 1
 
 
-def place(sagas: events.Sagas, orders: Iterable[OrderPlaced]) -> None:
-    """Start a saga for each order; the same one twice is one saga."""
-    for order in orders:
-        sagas.start("place-order", order, saga_id=order.order_id)
+class Client:
+    """Starts a saga for each order; the same one again is the same saga."""
+
+    def __init__(self, system: Orchestration) -> None:
+        self._sagas = system.sagas
+
+    def place(self, orders: Iterable[OrderPlaced]) -> None:
+        """Start these."""
+        for order in orders:
+            self._sagas.start("place-order", order, saga_id=order.order_id)

@@ -8,14 +8,57 @@ from pathlib import Path
 
 import pytest
 
+import penstock
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from examples.orders.balance import check
 from examples.orders.data import initial_stock, made_orders, read_orders
 from examples.orders.faults import declines
-from examples.orders.main import SYSTEMS, Settings, run
+from examples.orders.main import CLIENTS, SYSTEMS, Settings, main, run
+from penstock import events
 
 ORDERS = made_orders(150)
+
+
+def test_the_same_order_is_the_same_message_whenever_it_is_placed(tmp_path: Path) -> None:
+    with penstock.open(tmp_path) as broker:
+        for how, system_class in SYSTEMS.items():
+            system = system_class(broker, tmp_path, 0.0)
+            client = CLIENTS[how](system)
+            for orders in (ORDERS[:2], ORDERS[1:3], ORDERS[:3]):
+                client.place(orders)
+            if how == "orchestration":
+                assert {saga.saga_id for saga in system.sagas.list()} == {order.order_id for order in ORDERS[:3]}
+            else:
+                with broker.consumer(system.bus.topic) as consumer:
+                    ids = [events.Envelope.from_json(record.value).message_id for record in consumer.poll(timeout=0)]
+                assert len(ids) == 7 and len(set(ids)) == 3
+            system.close()
+
+
+def test_stock_is_short_at_any_size() -> None:
+    for count in (20, 150, 2000):
+        orders = made_orders(count)
+        stock = initial_stock(orders)
+        units = sum(order.quantity for order in orders)
+        assert sum(stock.values()) == units - units // 50 and min(stock.values()) >= 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--orders", "0"], "int from 1"), (["--workers", "two"], "int from 1"), (["--kills", "-1"], "int from 0"),
+        (["--declines", "2"], "float from 0 to 1"), (["--kill-every", "nan"], "float from 0"),
+        (["--data", "no such file"], "no such file"),
+    ],
+)  # fmt: skip
+def test_options_that_nothing_can_be_done_with(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2 and told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", SYSTEMS)
@@ -50,3 +93,14 @@ def test_orders_of_a_file(tmp_path: Path) -> None:
     assert source == "orders.csv"
     assert (orders[0].order_id, orders[0].cents, orders[0].customer) == ("order-536366", 2220, "17850")
     assert made_orders(3) == ORDERS[:3]
+    for text, told in (
+        ("InvoiceNo,Total\n1,2\n", "CustomerID, TotalPrice"),
+        ("InvoiceNo,CustomerID,TotalPrice\nx,1,2\n", "order 'x' of '2'"),
+        ("InvoiceNo,CustomerID,TotalPrice\n1,1,dear\n", "'dear'"),
+        ("InvoiceNo,CustomerID,TotalPrice\n1,1\n", "None"),
+        ("InvoiceNo,CustomerID,TotalPrice\n1,1,2\n1,1,3\n", "InvoiceNo twice"),
+        ("", "InvoiceNo"),
+    ):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=told):
+            read_orders(file, None)
