@@ -11,7 +11,7 @@ import pytest
 
 import penstock
 from penstock import events
-from penstock._native.postings import Tail, hash_term, sort_rows
+from penstock._native.postings import Tail, hash_term, set_hash_mask, sort_rows
 from penstock._native.runs import Run, directory_bits
 from penstock.errors import CorruptionError, InvalidArgumentError
 from penstock.events.store import index as store_index
@@ -46,6 +46,34 @@ def directory(tmp_path: Path) -> Iterator[Path]:
                 store._core.index.flush()
         store.append_many({f"m-{number}": ([Noted(number)], events.NO_STREAM) for number in range(50)})
     yield tmp_path / "data"
+
+
+@pytest.fixture
+def one_hash() -> Iterator[None]:
+    """All terms have the same hash."""
+    set_hash_mask(0)
+    yield
+    set_hash_mask(2**64 - 1)
+
+
+@pytest.mark.usefixtures("one_hash")
+def test_terms_of_one_hash_do_not_hide_each_other(tmp_path: Path) -> None:
+    with penstock.open(tmp_path, fsync="never") as broker:
+        store = events.EventStore(broker, "shop")
+        for number in range(12):
+            store.append(f"s-{number % 2}", Noted(number) if number % 3 else Tagged(number, ["t"]))
+            if number == 4:
+                store.truncate("s-0", 1)
+            if number % 2:
+                store._core.index.flush()  # of both levels in the end
+        stored = list(store.read_all())
+        for seen_by in (store, events.EventStore(broker, "shop")):
+            assert [event.version for event in seen_by.read("s-0")] == [1, 2, 3, 4, 5]
+            for query in (events.Query(types=[Noted]), events.Query(tags=["t"])):
+                wanted = [event.position for event in stored if query.matches(event.type, event.tags)]
+                for after in range(store.position):
+                    found = [event.position for event in seen_by.query(query, after=after)]
+                    assert found == [position for position in wanted if position > after]
 
 
 def files(directory: Path) -> list[Path]:

@@ -1,7 +1,8 @@
 /* Rows of the event store's index, and how an event is found in a record.
  *
- * A row says that events of a term (a stream, a type, ...) begin at an offset of the log. Rows are sorted by hash, number,
- * position. `number`: of a stream's events the version of the first one; else 0. All of it is little endian. */
+ * A row says that events of a term (a stream, a type, ...) begin at an offset of the log. Rows are sorted by hash, then
+ * position: also those of several terms whose hashes are the same. `number`: of a stream's events the version of the first
+ * one; else 0. All of it is little endian. */
 #ifndef PENSTOCK_POSTINGS_H
 #define PENSTOCK_POSTINGS_H
 
@@ -51,9 +52,7 @@ static inline uint64_t term_hash(char kind, const char *p, int64_t size) {
 }
 
 static inline int posting_less(const posting *a, const posting *b) {
-    if (a->hash != b->hash) return a->hash < b->hash;
-    if (a->number != b->number) return a->number < b->number;
-    return a->position < b->position;
+    return a->hash != b->hash ? a->hash < b->hash : a->position < b->position;
 }
 
 /* Sorts rows that are in the order of their positions. `spare` has room for as many. */
@@ -70,26 +69,6 @@ static inline void postings_sort(posting *rows, posting *spare, int64_t count) {
         to = swap;
     }
     if (from != rows) memcpy(rows, from, count * sizeof(posting));
-    for (int64_t i = 1; i < count; i++) { /* streams whose hashes are the same lie in each other's way */
-        posting row = rows[i];
-        int64_t place = i;
-        while (place > 0 && posting_less(&row, &rows[place - 1])) {
-            rows[place] = rows[place - 1];
-            place--;
-        }
-        rows[place] = row;
-    }
-}
-
-/* The first row of [low, high) that is not before (hash, number). */
-static inline int64_t postings_lower(const posting *rows, int64_t low, int64_t high, uint64_t hash, uint64_t number) {
-    while (low < high) {
-        int64_t middle = low + (high - low) / 2;
-        const posting *row = rows + middle;
-        if (row->hash < hash || (row->hash == hash && row->number < number)) low = middle + 1;
-        else high = middle;
-    }
-    return low;
 }
 
 #define MERGE_MOST 64

@@ -36,7 +36,6 @@ cdef extern from "postings.h" nogil:
     uint64_t term_hash_mask
     uint64_t term_hash(char kind, const char *p, int64_t size)
     void postings_sort(posting *rows, posting *spare, int64_t count)
-    int64_t postings_lower(const posting *rows, int64_t low, int64_t high, uint64_t hash, uint64_t number)
     void postings_merge(const posting **runs, const int64_t *counts, int n, posting *out)
     void postings_directory(const posting *rows, int64_t count, int bits, uint64_t *directory)
     int event_read(const record_fields *r, event_fields *e)

@@ -103,7 +103,7 @@ class Core:
             postings = self.index.postings(rf.STATE_TERM + key)
             for place in reversed(range(len(postings))):
                 record = self.log.record(postings[place][1])
-                if record.key == key:
+                if record.key == key and rf.is_state(record.headers):  # else another term has the same hash
                     return StreamState.from_json(record.value or b"")
         return NOTHING
 

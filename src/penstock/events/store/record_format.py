@@ -23,6 +23,11 @@ def event_headers(version: int, event_type: str, schema: int, tags: Sequence[str
     return own + type_headers(event_type, schema) + [(TAG, tag.encode()) for tag in tags]
 
 
+def is_state(headers: Headers) -> bool:
+    """Whether a record with these headers is the state of a stream."""
+    return any(name == STATE for name, _ in headers)
+
+
 def type_headers(event_type: str, schema: int) -> Headers:
     """The headers of an event's record that follow `version`."""
     return [(TYPE, event_type.encode()), (SCHEMA, b"%d" % schema)]
