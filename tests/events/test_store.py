@@ -162,9 +162,15 @@ def test_categories_and_streams(store: events.EventStore) -> None:
     assert [event.stream for event in store.read_category("order")] == ["order-1", "order-2-b", "order-2-b", "order"]
     assert [event.position for event in store.read_category("order", after=3, limit=1)] == [4]
     assert list(store.streams("order")) == ["order-1", "order-2-b", "order"]
+    for name in ("order-22-b", "order-2", "-2-b", "-2"):
+        store.append(name, placed(1))
+    assert list(store.streams("order-2")) == ["order-2-b", "order-2"] and list(store.streams("order-2-b-c")) == []
+    assert list(store.streams("-2")) == ["-2-b", "-2"] and list(store.streams("order-")) == []
+    with store.subscribe(category="order-2", timeout=0) as subscription:
+        assert [event.stream for event in subscription] == ["order-2-b", "order-2-b", "order-2"]
     store.delete("order-1")
     store.tombstone("customer-9")
-    assert list(store.streams()) == ["order-2-b", "order", "orders-1"]
+    assert list(store.streams()) == ["order-2-b", "order", "orders-1", "order-22-b", "order-2", "-2-b", "-2"]
 
 
 def test_queries_by_types_and_tags(store: events.EventStore) -> None:

@@ -254,9 +254,9 @@ class StoreMachine(RuleBasedStateMachine):
         wanted = [self._row(place) for place in self._matching(query) if place >= after]
         assert self._seen(self.stores[which].query(query, after)) == wanted
 
-    @rule(which=which, category=st.sampled_from(["a", "b", "ü"]), after=st.integers(0, 40))
+    @rule(which=which, category=st.sampled_from(["a", "b", "ü", "a-1"]), after=st.integers(0, 40))
     def read_category(self, which: int, category: str, after: int) -> None:
-        places = [place for place, row in enumerate(self.log) if row and row[0].partition("-")[0] == category]
+        places = [place for place, row in enumerate(self.log) if row and f"{row[0]}-".startswith(f"{category}-")]
         wanted = [self._row(place) for place in places if place >= after]
         assert self._seen(self.stores[which].read_category(category, after)) == wanted
 

@@ -12,7 +12,7 @@ from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError
 from penstock.events.checks import checked_text
 from penstock.events.event import Event
 from penstock.events.store.query import Query, check_tags
-from penstock.events.store.record_format import category_of
+from penstock.events.store.record_format import is_in_category
 from penstock.events.store.recorded import RecordedEvent
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class EventFilter:
         """Whether an event is wanted."""
         if self.stream is not None and event.stream != self.stream:
             return False
-        if self.category is not None and category_of(event.stream) != self.category:
+        if self.category is not None and not is_in_category(event.stream, self.category):
             return False
         return self.query is None or self.query.matches(event.type, event.tags)
 

@@ -226,15 +226,15 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         return itertools.islice(matching_events(self._core, query, start, self._end()), left)
 
     def read_category(self, category: str, after: int = 0, limit: int | None = None) -> Iterator[RecordedEvent]:
-        """The events of all streams whose name before the first "-" is `category`, in the order in which they were
-        stored. Lazy; as `read_all`."""
+        """The events of all streams whose name is `category`, or begins with it and "-", in the order in which they
+        were stored. A category with a "-" in it is looked for in the one before. Lazy; as `read_all`."""
         check_stream(category, "category")
         start = checked_int("after", after)
         left = checked_limit(limit)
         end = self._end()
         rows = Rows(self._core, rf.category_term(category))
         found = term_events(self._core, rows, start, end)
-        return itertools.islice((event for event in found if rf.category_of(event.stream) == category), left)
+        return itertools.islice((event for event in found if rf.is_in_category(event.stream, category)), left)
 
     def _end(self) -> int:
         with self._core.lock:

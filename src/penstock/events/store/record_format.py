@@ -38,6 +38,11 @@ def category_of(stream: str) -> str:
     return stream.partition("-")[0]
 
 
+def is_in_category(stream: str, category: str) -> bool:
+    """Whether a stream's name is `category`, or goes on behind it with "-"."""
+    return stream.startswith(category) and stream[len(category) : len(category) + 1] in ("-", "")
+
+
 STREAM_TERM = b"s"
 """What the index calls a stream's events: this and the stream's name; so for the others."""
 STATE_TERM = b"l"
@@ -59,5 +64,5 @@ def tag_term(tag: str) -> bytes:
 
 
 def category_term(category: str) -> bytes:
-    """What the index calls the events of a category."""
-    return CATEGORY_TERM + category.encode()
+    """What the index calls the events of a category; of one with "-", those of what is before it."""
+    return CATEGORY_TERM + category_of(category).encode()
