@@ -47,11 +47,15 @@ def test_every_guard_is_a_context_manager_and_a_decorator(make: Callable[[Virtua
 
     async def main() -> int:
         async with guard:
+            assert await guard.call(asyncio.sleep, 0, result=6) == 6
             return await triple(5)
 
     with guard as entered:
         assert entered is guard
     assert (double(4), double.__doc__, asyncio.run(main())) == (8, "Twice.", 15)
+    assert guard.call(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        guard.call(divmod, 7, 0)
     with pytest.raises(ZeroDivisionError), guard:
         _ = 1 / 0
     with pytest.raises(InvalidTypeError, match="callable"):

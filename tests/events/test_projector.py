@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import penstock
-from penstock import InvalidConfigError, InvalidTypeError, VirtualClock, events
+from penstock import InvalidArgumentError, InvalidConfigError, InvalidTypeError, VirtualClock, events
 from penstock.events import sql as sql_module
 
 from .database_kinds import OPENERS
@@ -293,6 +293,9 @@ def test_from_the_topic_of_a_bus(broker: penstock.Broker, database: Any, partiti
             projector.rebuild()
             with pytest.raises(InvalidTypeError, match="next offset"):
                 projector.wait_for(3)
+            for wrong in (-1, None):
+                with pytest.raises(InvalidArgumentError, match="position"):
+                    projector.wait_for([wrong] * len(projector.position))
         assert sorted(cents for _, cents in sales(database)) == list(range(51))
 
 
@@ -313,6 +316,8 @@ def test_waiting_and_lag(store: events.EventStore, clock: VirtualClock) -> None:
     assert (lag, lag.events, lag.seconds) == (2, 2, 7.0)
     timer = threading.Timer(0.05, clock.advance, [2])
     timer.start()
+    with pytest.raises(InvalidArgumentError, match="position is -1"):
+        projector.wait_for(-1)
     with pytest.raises(TimeoutError, match="is at 0, not at 2"):
         projector.wait_for(position, timeout=1.0)
     timer.join()

@@ -121,6 +121,11 @@ def test_sagas(broker: penstock.Broker, tmp_path: Path) -> None:
     scenario.when_started("visit", "eve", saga_id="late").when_time_passes(61)
     with pytest.raises(AssertionError, match="expected the status"):
         scenario.then_status("waiting")
+    with pytest.raises(AssertionError, match="expected the result 'yes', got SagaFailedError"):
+        scenario.then_result("yes")
+    scenario.when_started("visit", "dan", saga_id="waits")
+    with pytest.raises(AssertionError, match="expected the result 'yes', got SagaTimeoutError"):
+        scenario.then_result("yes")
     with penstock.open(tmp_path / "real", fsync="never") as real:
         with pytest.raises(InvalidTypeError, match="VirtualClock"):
             SagaScenario(events.Sagas(real))

@@ -64,6 +64,11 @@ class Guard(ABC):
     ) -> None:
         self._leave(error)
 
+    def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """The result of `function(*args, **options)`, guarded; of a coroutine function: what to await. Raises what
+        guards refuse with, and what the function raises."""
+        return self(function)(*args, **options)
+
     def __call__(self, function: F) -> F:
         """The function, guarded."""
         if not callable(function):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from penstock import Broker, Consumer, Record, TopicPartition
 from penstock.clock import Clock
-from penstock.errors import InvalidTypeError
+from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events.bus import EventBus
 from penstock.events.envelope import Envelope
 from penstock.events.errors import InvalidEventError
@@ -107,6 +107,8 @@ class StoreFeed(Feed):
         position = getattr(given, "position", given)
         if type(position) is not int:
             raise InvalidTypeError(f"position is {given!r}; a position of the store (an int) is needed")
+        if position < 0:
+            raise InvalidArgumentError(f"position is {given!r}; allowed is an int from 0")
         return position
 
     def to_text(self, position: int) -> str:
@@ -195,6 +197,8 @@ class TopicFeed(Feed):
     def checked(self, given: Any) -> list[int]:
         if not isinstance(given, (list, tuple)) or len(given) != len(self._places):
             raise InvalidTypeError(f"position is {given!r}; the next offset of each of {len(self._places)} partitions")
+        if not all(type(offset) is int and offset >= 0 for offset in given):
+            raise InvalidArgumentError(f"position is {given!r}; allowed are offsets from 0")
         return list(given)
 
     def to_text(self, position: list[int]) -> str:

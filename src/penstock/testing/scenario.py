@@ -10,7 +10,17 @@ from typing import Any, Generic, Self, TypeVar
 
 from penstock import Broker, VirtualClock
 from penstock.errors import InvalidTypeError
-from penstock.events import Aggregate, Event, EventStore, Projection, Projector, SagaHandle, Sagas
+from penstock.events import (
+    Aggregate,
+    Event,
+    EventStore,
+    Projection,
+    Projector,
+    SagaFailedError,
+    SagaHandle,
+    Sagas,
+    SagaTimeoutError,
+)
 
 A = TypeVar("A", bound=Aggregate)
 
@@ -192,7 +202,11 @@ class SagaScenario(_Outcome):
 
     def then_result(self, expected: Any) -> Self:
         """The saga is completed with this result."""
-        found = self._started().result(timeout=0)
+        handle = self._started()
+        try:
+            found = handle.result(timeout=0)
+        except (SagaFailedError, SagaTimeoutError) as error:
+            raise AssertionError(f"expected the result {expected!r}, got {error!r}") from error
         assert found == expected, f"expected the result {expected!r}, got {found!r}"
         return self
 
