@@ -12,7 +12,7 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize("page", ["aggregates", "subscriptions", "erasure"])
+@pytest.mark.parametrize("page", ["events", "aggregates", "subscriptions", "erasure"])
 def test_snippets_run(page: str, tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
     assert snippets
