@@ -81,6 +81,22 @@ def test_data_of_a_cloudevent_that_are_no_object_come_back(content: dict[str, ob
     assert found == {**raw, **content, "schemaversion": 1, "correlationid": "7"}
 
 
+def test_an_event_of_an_old_class_is_migrated_as_one_that_was_read() -> None:
+    class Old(events.Event, type="Ripened", version=1):
+        name: str
+
+    class New(events.Event, type="Ripened", version=2):
+        name: str
+        colour: str
+
+    old = events.Envelope.wrap(Old("fig"), source="shop")
+    with pytest.raises(events.InvalidEventError, match="colour"):
+        old.event()
+    events.registry.upcaster("Ripened", 1)(lambda data: {**data, "colour": "green"})
+    assert old.event() == events.Envelope.from_json(old.to_json()).event() == New("fig", "green")
+    assert old.event(Old) == Old("fig")
+
+
 def test_data_that_are_no_json() -> None:
     raw = events.Envelope.wrap(Placed("o-1", 1), source="shop").to_json()
     deep = b"[" * 900 + b"]" * 900

@@ -113,8 +113,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
 
         Raises `UnknownEventTypeError`, `InvalidEventError`.
         """
-        if isinstance(self.payload, Event) and cls in (None, self.payload.__class__):
-            return self.payload
+        if isinstance(self.payload, Event):
+            own = self.payload.__class__
+            if cls is own or (cls is None and registry.get(self.type).event_version == own.event_version):
+                return self.payload
         raw = msgspec.json.encode(self.payload) if isinstance(self.payload, Event) else self.payload
         return registry.decode(self.type, self.version, raw, cls)
 
