@@ -122,3 +122,8 @@ def test_one_method_for_several_events() -> None:
 def test_only_event_classes(given: tuple[object, ...]) -> None:
     with pytest.raises(InvalidTypeError, match="Event classes"):
         events.applies(*given)  # type: ignore[arg-type]
+
+
+def test_classes_that_are_made_by_a_call() -> None:
+    made = AppliesMeta("Made", (), {"deposited": events.applies(Deposited)(lambda self, event: event.amount)})
+    assert applier_of(made, Deposited) is made.deposited and applier_of(made, Withdrawn) is None

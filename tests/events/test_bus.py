@@ -80,6 +80,19 @@ def test_causes_are_carried_on(bus: events.EventBus) -> None:
     assert (envelope.metadata["userId"], envelope.source) == ("u", "tests")
 
 
+def test_parameters_with_a_default_are_the_handlers_own(bus: events.EventBus) -> None:
+    got: list[object] = []
+    for name in ("a", "b"):
+        bus.on(BusSquare, group=name, filter=lambda event, least=1: event.number >= least)(
+            lambda event, name=name: got.append((name, event.number))
+        )
+    bus.on(BusSquare, group="c")(lambda event, envelope=None: got.append(envelope.source))
+    bus.on(BusSquare, group="d")(lambda event, envelope, name="d": got.append((name, envelope.source)))
+    bus.publish(BusSquare(1))
+    bus.run_until_idle()
+    assert got == [("a", 1), ("b", 1), "tests", ("d", "tests")]
+
+
 def test_filters_skip(bus: events.EventBus) -> None:
     got: list[int] = []
     bus.on(BusShape, group="odd", filter=lambda event: event.number % 2)(lambda event: got.append(event.number))

@@ -62,7 +62,10 @@ class AppliesMeta(ABCMeta):
 
     def __new__(mcls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], /, **options: Any) -> Any:
         cls = super().__new__(mcls, name, bases, dict(namespace), **options)
-        cls._own_appliers = namespace.marked if isinstance(namespace, _Namespace) else []
+        if isinstance(namespace, _Namespace):
+            cls._own_appliers = namespace.marked
+        else:  # the class was made by a call
+            cls._own_appliers = [item for item in namespace.items() if getattr(item[1], _MARK, None) is not None]
         cls._found_appliers = {}
         return cls
 

@@ -17,6 +17,7 @@ from penstock.events.retry import Retry
 
 EVERY = "*"
 EventType = type[Event] | str
+_GIVEN = frozenset({"event", "events", "envelope", "envelopes", "store"})
 _ODD = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -69,14 +70,20 @@ def _matches(wanted: EventType, event_class: type[Event]) -> bool:
 
 
 def positional_count(function: Callable[..., Any]) -> int:
-    """How many positional arguments a function can be given, `self` aside; an open end counts as three."""
+    """How many positional arguments a function is to be given, `self` aside; an open end counts as three.
+
+    Those behind the first that have a default are its own (`lambda event, name=name: ...`), unless they are named as
+    what it can be given.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return 1
     if any(one.kind is one.VAR_POSITIONAL for one in parameters):
         return 3
-    return sum(one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD) for one in parameters)
+    found = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+    given = [one for one in found[1:] if one.default is one.empty or one.name in _GIVEN]
+    return len(found[:1]) + len(given)
 
 
 def checked_types(types: tuple[Any, ...]) -> tuple[EventType, ...]:
