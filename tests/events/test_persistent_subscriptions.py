@@ -261,6 +261,16 @@ def test_one_stream_after_another(store: events.EventStore) -> None:
     assert numbers(work.receive(wait=0)) == [3]
 
 
+@pytest.mark.parametrize("name", ["max_events", "max_messages"])
+def test_how_many_by_both_names(store: events.EventStore, name: str) -> None:
+    fill(store)
+    billing = store.subscription("billing")
+    assert numbers(billing.receive(**{name: 2}, wait=0)) == [0, 1]
+    for bad in (0, "2", True):
+        with pytest.raises(penstock.InvalidArgumentError, match=f"{name} is {bad!r}"):
+            billing.receive(**{name: bad}, wait=0)
+
+
 def test_bad_settlements(store: events.EventStore) -> None:
     fill(store, 1)
     work = store.subscription("work")

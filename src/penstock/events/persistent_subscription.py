@@ -65,12 +65,22 @@ class PersistentSubscription:
     # --- receiving -------------------------------------------------------------------------------------------------
 
     def receive(
-        self, max_events: int = 10, wait: float | None = 20.0, visibility_timeout: float | None = None
+        self,
+        max_events: int = 10,
+        wait: float | None = 20.0,
+        visibility_timeout: float | None = None,
+        *,
+        max_messages: int | None = None,
     ) -> list[Delivery]:
         """Up to `max_events`, as soon as there is one; [] when none came in `wait` seconds (None: for ever).
 
-        `visibility_timeout`: seconds, default the subscription's. Raises `InvalidArgumentError`, `ClosedError`.
+        `visibility_timeout`: seconds, default the subscription's. `max_messages`: `max_events` by the name that it has
+        for queues. Raises `InvalidArgumentError`, `ClosedError`.
         """
+        if max_messages is not None:
+            max_events = max_messages
+        elif type(max_events) is not int or max_events < 1:
+            raise InvalidArgumentError(f"max_events is {max_events!r}; give an int from 1")
         clock = self._store.broker.clock
         if wait is not None:
             checked_seconds("wait", wait)
