@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -77,8 +77,7 @@ def execute(task: Task, definition: Definition | None) -> int | None:
 def _run(task: Task, definition: Definition) -> None:
     saga = Saga(task)
     try:
-        result = definition.function(saga, *definition.decode(task.state.args))
-        saga.check_complete()
+        result = _call(saga, definition, task.state.args)
         raw = encode_value("the saga's result", result)
     except Diverged as diverged:
         _diverged(task, str(diverged))
@@ -100,6 +99,17 @@ def _run(task: Task, definition: Definition) -> None:
             except RecordTooLargeError as error:
                 _fail(task, FAILED, "", line_of(error), type(error).__name__)
     _compensate(task, saga)
+
+
+def _call(saga: Saga, definition: Definition, raw_args: msgspec.Raw) -> Any:
+    """The function's result. What interrupted it is raised all the same when the function caught that."""
+    try:
+        result = definition.function(saga, *definition.decode(raw_args))
+    except Exception as error:
+        saga.check_failure(error)
+        raise
+    saga.check_complete()
+    return result
 
 
 def _fail(task: Task, status: str, step: str, reason: str, error_type: str) -> None:

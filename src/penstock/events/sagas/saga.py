@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
@@ -19,6 +21,8 @@ from penstock.events.sagas.definition import step_name
 from penstock.events.sagas.entry import Entry
 from penstock.events.sagas.errors import (
     Diverged,
+    Interruption,
+    JournalBroken,
     ReplayEnded,
     SagaTimeoutError,
     StepFailedError,
@@ -31,12 +35,16 @@ from penstock.events.sagas.step import StepInfo, current_step
 if TYPE_CHECKING:
     from penstock.events.sagas.partition import Task
 
+_log = logging.getLogger("penstock.sagas")
 ONCE = Retry(max_attempts=1)
 _MISSING: Any = object()
 _STEPS = frozenset({"step", "attempt", "gaveup"})
 _WAITS = frozenset({"wait", "woken", "expired"})
 _TIMERS = frozenset({"timer"})
 EVENT_SIGNAL = "event:"
+CAUGHT = "it caught the exception by which a saga is left while it waits (catch Exception, not BaseException)"
+REFUSED_MAX = 100  # of a function that is being left
+REFUSED_PAUSE_S = 0.01
 
 
 class Compensation:
@@ -58,10 +66,15 @@ class Saga:
     The function is run again from its beginning whenever it goes on after a wait, a crash or a move to another process;
     operations that are in the journal are answered from there. So apart from its steps it must do the same every time:
     no clock (`now`), no random numbers, no I/O outside of steps. While it waits no thread is held: the wait leaves the
-    function by an exception that is no `Exception` (`finally` blocks run).
+    function by an exception that is no `Exception` (`finally` blocks run). A function that catches it all the same
+    (`except:`, `except BaseException:`) cannot go on: whatever it asks of its saga raises it again, and what it returns
+    or raises then does not count; it is run again when the wait is over. One that catches it for ever is never left.
     """
 
-    __slots__ = ("_clock", "_compensating", "_next", "_now_ms", "_partition", "_state", "_task", "undo")
+    __slots__ = (
+        "_clock", "_compensating", "_interrupted", "_next", "_now_ms", "_partition", "_refused", "_state", "_task",
+        "undo",
+    )  # fmt: skip
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -71,6 +84,8 @@ class Saga:
         self._next = 0
         self._now_ms = state.started
         self._compensating = state.status == COMPENSATING
+        self._interrupted: tuple[type[Interruption], tuple[Any, ...]] | None = None
+        self._refused = 0  # operations since it was interrupted
         self.undo: list[Compensation] = []
 
     # --- about itself ----------------------------------------------------------------------------------------------
@@ -153,6 +168,9 @@ class Saga:
             if compensate is not None and self._state.ops[op].undo:
                 self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
             raise
+        except Interruption as interruption:
+            self._note(interruption)
+            raise
         if compensate is not None:
             self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
         return result
@@ -169,7 +187,7 @@ class Saga:
             raise StepFailedError(name, entry.error, entry.error_type)
         self._may_go_on()
         if entry.due > self._clock.time_ms():
-            raise Suspended(entry.due)
+            self._leave(Suspended(entry.due))
         return entry.failures
 
     def _attempt(
@@ -268,20 +286,17 @@ class Saga:
         if found is not None:
             signal, data = found
             self._now_ms = now_ms
-            self._partition.journal(
-                self._task,
-                Entry(kind="woken", op=op, name=name, at=now_ms, value=signal.value, signal=signal.offset),
-            )
+            self._journal(Entry(kind="woken", op=op, name=name, at=now_ms, value=signal.value, signal=signal.offset))
             return data
         if entry is None:
             due = 0 if seconds is None else now_ms + round(seconds * 1000)
             entry = Entry(kind="wait", op=op, name=name, at=now_ms, due=due)
-            self._partition.journal(self._task, entry)
+            self._journal(entry)
         if entry.due and now_ms >= entry.due:
             self._now_ms = now_ms
-            self._partition.journal(self._task, Entry(kind="expired", op=op, name=name, at=now_ms))
+            self._journal(Entry(kind="expired", op=op, name=name, at=now_ms))
             return self._timed_out(name, default)
-        raise Suspended(entry.due)
+        self._leave(Suspended(entry.due))
 
     def _timed_out(self, name: str, default: Any) -> Any:
         if default is _MISSING:
@@ -308,12 +323,12 @@ class Saga:
         if entry is None:
             self._may_go_on()
             entry = Entry(kind="timer", op=op, name="sleep", at=now_ms, due=now_ms + round(duration * 1000))
-            self._partition.journal(self._task, entry)
+            self._journal(entry)
         else:
             self._check(entry, _TIMERS, "sleep")
         if now_ms < entry.due:
             self._may_go_on()
-            raise Suspended(entry.due)
+            self._leave(Suspended(entry.due))
         self._now_ms = entry.due
 
     def _operation(self) -> int:
@@ -321,6 +336,8 @@ class Saga:
         running = current_step()
         if running is not None:
             raise InvalidArgumentError(f"step {running.step!r} uses its saga; only the saga function may do that")
+        if self._interrupted is not None:
+            self._refuse()
         op = self._next
         self._next = op + 1
         return op
@@ -330,21 +347,63 @@ class Saga:
     def _may_go_on(self) -> None:
         """Leave the function when the journal's end is as far as it may go."""
         if self._compensating or self._state.cancel:
-            raise ReplayEnded
+            self._leave(ReplayEnded())
         if self._partition.stopping:
-            raise Stopped
+            self._leave(Stopped())
 
     def _check(self, entry: Entry, kinds: frozenset[str], name: str) -> None:
         if entry.kind not in kinds or entry.name != name:
-            raise Diverged(
-                f"operation {entry.op} is {entry.kind} {entry.name!r} in the journal, and {name!r} in the function"
+            self._leave(
+                Diverged(
+                    f"operation {entry.op} is {entry.kind} {entry.name!r} in the journal, and {name!r} in the function"
+                )
             )
 
+    def _journal(self, entry: Entry) -> None:
+        try:
+            self._partition.journal(self._task, entry)
+        except JournalBroken as broken:
+            self._note(broken)
+            raise
+
     def check_complete(self) -> None:
-        """The function returned: the journal must not have more."""
+        """The function returned: nothing interrupted it, and the journal must not have more."""
+        if self._interrupted is not None:
+            _log.warning("saga %s: what its function returned does not count: %s", self.id, CAUGHT)
+            self._interrupt_again()
         if self._next < len(self._state.ops):
             entry = self._state.ops[self._next]
             raise Diverged(f"the function ended; in the journal operation {entry.op} is {entry.kind} {entry.name!r}")
+
+    def check_failure(self, error: Exception) -> None:
+        """The function raised: that is not its failure if something had interrupted it."""
+        if self._interrupted is not None:
+            _log.warning("saga %s: %s does not count: %s", self.id, line_of(error), CAUGHT)
+            self._interrupt_again()
+
+    # --- interruptions ---------------------------------------------------------------------------------------------
+
+    def _leave(self, interruption: Interruption) -> NoReturn:
+        self._note(interruption)
+        raise interruption
+
+    def _note(self, interruption: Interruption) -> None:
+        """Remember it by its parts: the exception itself would hold the frames of the function, and they the saga."""
+        self._interrupted = type(interruption), interruption.args
+
+    def _refuse(self) -> NoReturn:
+        """An operation after an interruption, as in a `finally` block, or because it was caught."""
+        self._refused += 1
+        if self._refused == REFUSED_MAX:
+            _log.error("saga %s holds a worker: %s, again and again", self.id, CAUGHT)
+        if self._refused >= REFUSED_MAX:
+            time.sleep(REFUSED_PAUSE_S)
+        self._interrupt_again()
+
+    def _interrupt_again(self) -> NoReturn:
+        assert self._interrupted is not None
+        kind, args = self._interrupted
+        raise kind(*args)
 
 
 def _check_names(name: Any, key: Any) -> None:
