@@ -271,6 +271,88 @@ def test_how_many_by_both_names(store: events.EventStore, name: str) -> None:
             billing.receive(**{name: bad}, wait=0)
 
 
+def by_stream(store: events.EventStore, **options: Any) -> events.PersistentSubscription:
+    """One with three events each of two streams in turn: 0 2 4 and 1 3 5."""
+    for number in range(6):
+        store.append(f"s-{number % 2}", Counted(number))
+    return store.subscription("work", by_stream=True, **options)
+
+
+FAILURES: dict[str, Any] = {
+    "nack": lambda work, one: one.nack("no"),
+    "nack of the subscription": lambda work, one: work.nack(one),
+    "release": lambda work, one: one.release(),
+    "block": lambda work, one: failing(one),
+}
+
+
+def failing(delivery: events.Delivery) -> None:
+    with pytest.raises(ValueError), delivery:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_one_that_comes_back_takes_those_behind_it_with_it(store: events.EventStore, failure: str) -> None:
+    work = by_stream(store)
+    zero, one, two, three, four, five = work.receive(wait=0)
+    work.ack(one)
+    FAILURES[failure](work, zero)
+    assert [event.settled for event in (zero, one, two, three, four, five)] == [True, True, True, False, True, False]
+    for call in (two.ack, two.park, lambda: two.extend(5), two.__enter__):
+        with pytest.raises(penstock.StaleReceiptError, match=r"position 3 was given back.*stream 's-0'"):
+            call()
+    two.nack()
+    two.release()
+    assert work.ack([three, four]) == [four], "the other stream goes on"
+    again = work.receive(wait=0)
+    assert numbers(again) == [0, 2, 4]
+    assert [event.failure_count for event in again] == [failure != "release", 0, 0]
+    assert work.ack([*again, five]) == [] and work.info().position == 6
+
+
+def test_a_loop_over_what_was_received_keeps_the_order(store: events.EventStore) -> None:
+    work = by_stream(store)
+    done: list[int] = []
+    failed = False
+    while received := work.receive(wait=0):
+        for delivery in received:
+            try:
+                with delivery:
+                    if numbers([delivery]) == [0] and not failed:
+                        failed = True
+                        raise OSError("not now")
+                    done += numbers([delivery])
+            except (OSError, penstock.StaleReceiptError):
+                continue
+    assert [number for number in done if number % 2 == 0] == [0, 2, 4] and sorted(done) == list(range(6))
+
+
+def test_one_that_is_parked_lets_its_stream_go_on(store: events.EventStore) -> None:
+    work = by_stream(store, max_receives=1)
+    zero, one, two, three, four, five = work.receive(wait=0)
+    zero.park()
+    two.nack("last")
+    assert work.ack([one, three, four, five]) == []
+    assert numbers(work.parked()) == [0, 2]
+
+
+def test_one_that_somebody_else_has_takes_those_behind_it_with_it(
+    store: events.EventStore, clock: penstock.VirtualClock
+) -> None:
+    work = by_stream(store)
+    zero, _, two, *_ = work.receive(wait=0)
+    two.extend(100)
+    clock.advance(31)
+    (again,) = store.subscription("work").receive(1, wait=0)
+    assert numbers([again]) == [0]
+    with pytest.raises(penstock.StaleReceiptError):
+        zero.ack()
+    assert two.settled
+    again.ack()
+    assert numbers(work.receive(1, wait=0)) == [1]
+    assert numbers(work.receive(1, wait=0)) == [2]
+
+
 def test_bad_settlements(store: events.EventStore) -> None:
     fill(store, 1)
     work = store.subscription("work")

@@ -90,6 +90,8 @@ class PersistentSubscription:
             messages = self._group.receive(max_events, left, visibility_timeout)
             found = [delivery for message in messages if (delivery := self._wanted_one(message)) is not None]
             if found or not messages:
+                if self._settings["by_stream"]:
+                    _chain(found)
                 return found
             left = None if deadline is None else max(0.0, deadline - clock.monotonic())
 
@@ -142,13 +144,15 @@ class PersistentSubscription:
         for delivery in _listed(deliveries):
             delivery.park(reason)
 
-    def _nack(self, message: Message, reason: str | None, delay: float) -> None:
+    def _nack(self, message: Message, reason: str | None, delay: float) -> bool:
+        """Whether it comes back."""
         _check_reason(reason)
         limit = self._settings["max_receives"]
         last = limit is not None and message.failure_count + 1 >= limit
         message.nack(delay)
         if last:
             self._note(message, EXHAUSTED if reason is None else f"{EXHAUSTED}: {reason}")
+        return not last
 
     def _park(self, message: Message, reason: str) -> None:
         text = _text(reason)
@@ -291,6 +295,16 @@ def config_of(settings: dict[str, Any]) -> QueueConfig:
 def filter_of(settings: dict[str, Any]) -> EventFilter:
     """Which events a subscription wants."""
     return EventFilter(settings["types"] or None, settings["category"], settings["stream"], settings["tags"] or None)
+
+
+def _chain(deliveries: list[Delivery]) -> None:
+    """Have each know the next one of its stream."""
+    last: dict[str, Delivery] = {}
+    for delivery in deliveries:
+        before = last.get(delivery.stream)
+        if before is not None:
+            before._behind = delivery
+        last[delivery.stream] = delivery
 
 
 def _listed(deliveries: Delivery | Iterable[Delivery]) -> list[Delivery]:

@@ -63,7 +63,8 @@ class Subscribing:
         `category` or `stream`, `tags`: only such events. `visibility_timeout` (seconds, default 30): what is not
         settled by then comes back. `max_receives` (default 5): so often may it fail before it is parked.
         `retry_delay` (seconds, default 0): it comes back after that times its failures. `by_stream` (default False):
-        the events of a stream are given out one after another, in their order (one `receive` may give several).
+        the events of a stream are given out one after another, in their order; one `receive` may give several, of which
+        one that is given back takes those behind it with it.
         Settings stay; another value for an existing one is an `InvalidConfigError` (but for `after`).
         """
         from penstock.events.persistent_subscription import open_subscription  # it builds on the store
