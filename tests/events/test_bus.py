@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import penstock
@@ -122,6 +123,44 @@ def test_a_failure_is_retried_alone_and_its_key_waits(bus: events.EventBus, cloc
     clock.advance(5)
     bus.run_until_idle()
     assert [number for _, number in got] == [1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("options", [{}, {"batch": True}], ids=["one by one", "batch"])
+@pytest.mark.parametrize("what", ["upcaster", "filter", "handler"])
+def test_whatever_fails_the_key_waits(bus: events.EventBus, clock: VirtualClock, what: str, options: dict) -> None:
+    done: list[int] = []
+    failures = {"upcaster": 1, "filter": 1, "handler": 1 + len(options)}  # a batch is tried again one by one
+
+    class Moved(events.Event, type=f"BusMoved-{what}-{len(options)}", version=2):
+        number: int
+
+    @events.registry.upcaster(Moved.event_type, 1)
+    def upcast(data: dict) -> dict:
+        fail("upcaster", data["number"])
+        return data
+
+    def fail(where: str, number: int) -> None:
+        if where == what and number == 0 and failures[where]:
+            failures[where] -= 1
+            raise OSError("not now")
+
+    def wanted(event: Moved) -> bool:
+        fail("filter", event.number)
+        return True
+
+    @bus.on(Moved, group="g", filter=wanted, retry=events.Retry(delay=10, jitter=0), **options)
+    def handle(given: list[Moved] | Moved) -> None:
+        for event in given if isinstance(given, list) else [given]:
+            fail("handler", event.number)
+            done.append(event.number)
+
+    old = [msgspec.structs.replace(events.Envelope.wrap(Moved(number), "t"), version=1) for number in range(3)]
+    bus.publish_many(old, keys=["k"] * 3)
+    bus.run_until_idle()
+    assert done == []
+    clock.advance(10)
+    bus.run_until_idle()
+    assert done == [0, 1, 2] and bus.dead_letters() == []
 
 
 def test_dead_letters_say_why_and_can_be_redriven(bus: events.EventBus, clock: VirtualClock) -> None:

@@ -166,8 +166,8 @@ class Group:
     def _handle(self, delivery: Delivery) -> bool:
         """Whether the delivery is dealt with (or given up); if not, it comes again."""
         decoded = self._decode(delivery)
-        if decoded is None:
-            return True
+        if isinstance(decoded, bool):
+            return decoded
         _, envelope, event, handlers = decoded
         for handler in handlers:
             try:
@@ -224,8 +224,8 @@ class Group:
 
     async def _handle_async(self, delivery: Delivery) -> bool:
         decoded = self._decode(delivery)
-        if decoded is None:
-            return True
+        if isinstance(decoded, bool):
+            return decoded
         _, envelope, event, handlers = decoded
         for handler in handlers:
             try:
@@ -264,8 +264,7 @@ class Group:
     # --- batches ---------------------------------------------------------------------------------------------------
 
     def _batch(self, deliveries: list[Delivery], handler: Handler) -> None:
-        wanted = [decoded for delivery in deliveries if (decoded := self._decode(delivery)) is not None]
-        wanted = [decoded for decoded in wanted if self._is_new(decoded, handler)]
+        wanted = self._wanted(deliveries, handler)
         if not wanted:
             return
         try:
@@ -276,16 +275,32 @@ class Group:
             self.source.ack([delivery for delivery, *_ in wanted])
             self.handled += len(wanted)
 
-    def _is_new(self, decoded: Decoded, handler: Handler) -> bool:
+    def _wanted(self, deliveries: list[Delivery], handler: Handler) -> list[Decoded]:
+        """Those that the handler is to get now; the others are settled, or given back."""
+        wanted: list[Decoded] = []
+        held_keys: set[bytes | None] = set()
+        for delivery in deliveries:
+            if delivery.key in held_keys and self.settings["ordered"]:
+                self.source.release([delivery])
+                continue
+            decoded = self._decode(delivery)
+            new = decoded if isinstance(decoded, bool) else self._is_new(decoded, handler)
+            if new is False:
+                held_keys.add(delivery.key)
+            elif new is None and not isinstance(decoded, bool):
+                wanted.append(decoded)
+        return wanted
+
+    def _is_new(self, decoded: Decoded, handler: Handler) -> bool | None:
+        """None: it is new. Otherwise whether it is dealt with; if not, it comes again."""
         delivery, envelope, event, _ = decoded
         try:
-            new = handler.wants(event, envelope) and (handler.inbox is None or not handler.inbox.seen(envelope))
+            if handler.wants(event, envelope) and (handler.inbox is None or not handler.inbox.seen(envelope)):
+                return None
         except Exception as error:
-            self._failed(delivery, envelope, handler, error)
-            return False
-        if not new:
-            self.source.ack((delivery,))
-        return new
+            return self._failed(delivery, envelope, handler, error)
+        self.source.ack((delivery,))
+        return True
 
     def _call_batch(self, wanted: list[Decoded], handler: Handler) -> None:
         batch = [event for _, _, event, _ in wanted]
@@ -321,8 +336,8 @@ class Group:
 
     # --- decoding and failing --------------------------------------------------------------------------------------
 
-    def _decode(self, delivery: Delivery) -> Decoded | None:
-        """None: it is settled, as nobody wants it or nobody can read it."""
+    def _decode(self, delivery: Delivery) -> Decoded | bool:
+        """True: it is settled, as nobody wants it or nobody can read it. False: it comes again."""
         try:
             envelope = Envelope.from_json(delivery.value)
             handlers = self._by_type.get(envelope.type)
@@ -333,15 +348,14 @@ class Group:
         except UnknownEventTypeError as error:
             if self._unknown == "dead-letter":
                 self._bury(delivery, error, False)
-                return None
+                return True
         except InvalidEventError as error:
             self._bury(delivery, error, False)
-            return None
+            return True
         except Exception as error:  # an upcaster's, which may be mended as any handler may
-            self._failed(delivery, envelope, self.handlers[0], error)
-            return None
+            return self._failed(delivery, envelope, self.handlers[0], error)
         self.source.ack((delivery,))
-        return None
+        return True
 
     def _find_handlers(self, event_type: str) -> list[Handler]:
         event_class = registry.get(event_type)
