@@ -216,3 +216,27 @@ def test_a_waiting_task_of_higher_priority_comes_first(run: Callable[..., None])
         assert [message.value for message in await first] == [b"a"]
 
     run(body)
+
+
+def test_a_group_of_a_fifo_queue_waits_for_the_one_that_failed(run: Callable[..., None]) -> None:
+    async def body(broker: AsyncBroker) -> None:
+        queue = await broker.queue("q", fifo=True)
+        for number in range(6):
+            await queue.send(b"%d" % number, group_id="ab"[number % 2])
+        done: list[bytes] = []
+        failed: list[bytes] = []
+
+        async def handle(message: penstock.Message) -> None:
+            if message.value == b"0" and not failed:
+                failed.append(message.value)
+                raise OSError("not now")
+            done.append(message.value)
+            if len(done) == 6:
+                worker.stop()
+
+        worker = queue.worker(handle, prefetch=6, retry=penstock.RetryPolicy(delay=0.01)).start()
+        await worker.join()
+        assert [value for value in done if int(value) % 2 == 0] == [b"0", b"2", b"4"]
+        assert sorted(done) == [b"%d" % number for number in range(6)]
+
+    run(body)

@@ -85,6 +85,27 @@ def test_a_stop_gives_back_what_was_prefetched(broker: penstock.Broker) -> None:
     assert queue.receive(1, wait=0)[0].failure_count == 0
 
 
+def test_a_group_of_a_fifo_queue_waits_for_the_one_that_failed(broker: penstock.Broker) -> None:
+    queue = broker.queue("q", fifo=True)
+    for number in range(6):
+        queue.send(b"%d" % number, group_id="ab"[number % 2])
+    done: list[bytes] = []
+    failed = []
+
+    def handle(message: penstock.Message) -> None:
+        if message.value == b"0" and not failed:
+            failed.append(message)
+            raise OSError("not now")
+        done.append(message.value)
+
+    worker = queue.worker(handle, prefetch=6, retry=RetryPolicy(delay=0.01)).start()
+    wait_until(lambda: queue.stats().acknowledged == 6)
+    worker.stop()
+    worker.join()
+    assert [value for value in done if int(value) % 2 == 0] == [b"0", b"2", b"4"]
+    assert sorted(done) == [b"%d" % number for number in range(6)]
+
+
 def test_what_a_handler_holds_is_kept(broker: penstock.Broker) -> None:
     queue = broker.queue("q", visibility_timeout=0.3)
     queue.send(b"slow")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import penstock
 from penstock.errors import ClosedError, InvalidConfigError, StaleReceiptError
+from penstock.queues.worker import WaitingGroups
 
 if TYPE_CHECKING:
     from penstock.aio.queue import AsyncShareGroup
@@ -82,11 +83,15 @@ class AsyncWorker:
         while not self._stopping:
             held = await self._receive()
             keeper = asyncio.create_task(self._keep(held))
+            waiting = WaitingGroups(self._group.sync)
             try:
                 while held:
                     if self._stopping:
                         break
-                    await self._handle(held[0])
+                    if held[0] in waiting:
+                        self._settler._give_back(held[0])
+                    elif not await self._handle(held[0]):
+                        waiting.add(held[0])
                     del held[0]
             finally:
                 keeper.cancel()
@@ -108,14 +113,15 @@ class AsyncWorker:
         self._stopping = True
         return []
 
-    async def _handle(self, message: penstock.Message) -> None:
+    async def _handle(self, message: penstock.Message) -> bool:
+        """Whether it is dealt with; if not, it comes again."""
         try:
             await self._handler(message)
         except Exception as error:
-            self._settler._failed(message, error)
-        else:
-            if not message.settled:
-                self._settler._settle(message.ack)
+            return self._settler._failed(message, error)
+        if not message.settled:
+            self._settler._settle(message.ack)
+        return True
 
     async def _keep(self, held: list[penstock.Message]) -> None:
         visibility = self._group.sync._config.visibility_timeout if self._visibility is None else self._visibility

@@ -38,7 +38,8 @@ class Worker:
     the handler must be importable). `prefetch`: messages a thread receives at a time. `retry`: a `RetryPolicy`. While a
     handler runs, the time-outs of what its thread holds are extended. A stop (`stop`, SIGTERM or SIGINT in `run`)
     finishes the messages in hand and gives what was prefetched back at once, which is no failure. In a fifo queue the
-    messages of a group are handled one after another, whatever the number of threads. `exclusive`: `LockedError` while
+    messages of a group are handled one after another, whatever the number of threads; when one is to be tried again,
+    what was prefetched of its group is given back, to come after it. `exclusive`: `LockedError` while
     other workers (or iterations) consume it, and theirs while this one does. `consumer_priority`: see `Queue.receive`.
     Raises `InvalidTypeError`, `InvalidArgumentError`, `InvalidConfigError`.
     """
@@ -167,27 +168,30 @@ class Worker:
         while not self._stopped.is_set():
             messages = self._queue._receive_until(self._stopped, prefetch, _RECEIVE_S, self._visibility, self._priority)
             holder.take(messages)
+            waiting = WaitingGroups(self._queue)
             while message := holder.next():
-                if self._stopped.is_set():
+                if self._stopped.is_set() or message in waiting:
                     self._give_back(message)
-                else:
-                    self._handle(message)
+                elif not self._handle(message):
+                    waiting.add(message)
                 holder.done(message)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message) -> bool:
+        """Whether it is dealt with; if not, it comes again."""
         try:
             self._handler(message)
         except Exception as error:
-            self._failed(message, error)
-            return
+            return self._failed(message, error)
         if not message.settled:
             self._settle(message.ack)
+        return True
 
-    def _failed(self, message: Message, error: Exception) -> None:
+    def _failed(self, message: Message, error: Exception) -> bool:
+        """Whether it is dealt with all the same; if not, it comes again."""
         if message.settled:
             told = self._fields(message)
             _log.exception("the handler of %s raised after it had settled the message", message.id, extra=told)
-            return
+            return True
         trace = trace_of(error)
         failures = message.failure_count + 1
         limit = self._retry.max_attempts
@@ -199,6 +203,8 @@ class Worker:
             self._settle(lambda: self._queue._bury(message, "delivery_limit", trace, None))
         else:
             self._settle(lambda: self._queue._nack(message, self._retry.delay_after(failures), True, trace))
+            return False
+        return True
 
     def _fields(self, message: Message, **more: Any) -> dict[str, Any]:
         return message_fields(message, self._queue.group, **more)
@@ -259,6 +265,22 @@ class _Holder:
     @property
     def busy(self) -> bool:
         return bool(self._messages)
+
+
+class WaitingGroups:
+    """The groups of a fifo queue of which a message in hand is to be tried again."""
+
+    def __init__(self, queue: ShareGroup) -> None:
+        self._ordered = queue._config.fifo
+        self._keys: set[bytes | None] = set()
+
+    def add(self, message: Message) -> None:
+        """Its group waits for it."""
+        if self._ordered:
+            self._keys.add(message.key)
+
+    def __contains__(self, message: Message) -> bool:
+        return message.key in self._keys
 
 
 def _work(queue: ShareGroup, handler: Callable[[Message], Any], options: dict[str, Any]) -> None:
