@@ -156,6 +156,74 @@ def test_a_former_relay_is_fenced(broker: penstock.Broker, tmp_path: Path, clock
     connection.close()
 
 
+@pytest.mark.parametrize("call", ["relay", "run"])
+def test_what_went_wrong_first_is_raised(
+    broker: penstock.Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    outbox = events.Outbox(tmp_path / "app.db")
+    outbox.add(OutboxPaid(1))
+    failing = False
+
+    def fault(name: str) -> None:
+        nonlocal failing
+        if name == "sent":
+            failing = True
+            raise penstock.DiskFullError("no room")
+        if failing:
+            raise penstock.LockedError("somebody has it")
+
+    monkeypatch.setattr(sql_module, "fault", fault)
+    with pytest.raises(penstock.DiskFullError, match="no room") as caught:
+        getattr(outbox, call)(broker)
+    assert caught.value.__notes__ == ["and then drop_lease failed: LockedError: somebody has it"]
+    failing = False
+    monkeypatch.setattr(sql_module, "fault", lambda name: None)
+    assert outbox.relay(broker) == 1 and numbers(broker) == [1], "the lease is its own still"
+    outbox.close()
+
+
+def test_a_lost_connection_does_not_hide_why(tmp_path: Path) -> None:
+    class Lost(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> Any:
+            if statement.startswith(("DELETE", "ROLLBACK")):
+                raise ConnectionError(f"lost at {statement.split()[0]}")
+            return super().execute(statement, *values)
+
+    connection = sqlite3.connect(tmp_path / "app.db", factory=Lost, isolation_level=None)
+    inbox = events.Inbox(connection)
+    with pytest.raises(ConnectionError, match="lost at DELETE") as caught:
+        inbox.forget("m")
+    assert "rollback failed: ConnectionError: lost at ROLLBACK" in caught.value.__notes__[0]
+    connection.close()
+    inbox = events.Inbox(connection := sqlite3.connect(tmp_path / "app.db", factory=Lost, isolation_level=None))
+    with pytest.raises(ValueError, match="of the user") as failed, inbox.once("m"):
+        raise ValueError("of the user")
+    assert "rollback failed" in failed.value.__notes__[0]
+    connection.close()
+
+
+def test_a_relay_of_many_batches_keeps_its_lease(
+    broker: penstock.Broker, tmp_path: Path, clock: VirtualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = sqlite3.connect(tmp_path / "app.db")
+    outbox, other = events.Outbox(connection), events.Outbox(tmp_path / "app.db")
+    fill(outbox, connection, *range(10))
+
+    def slowly(name: str) -> None:
+        if name == "sent":
+            clock.advance(4)
+            monkeypatch.setattr(sql_module, "fault", lambda name: None)
+            assert other.relay(broker) == 0
+            monkeypatch.setattr(sql_module, "fault", slowly)
+
+    monkeypatch.setattr(sql_module, "fault", slowly)
+    assert outbox.relay(broker, batch_size=2, lease=10.0) == 10
+    assert sorted(numbers(broker)) == list(range(10))
+    outbox.close()
+    other.close()
+    connection.close()
+
+
 def test_a_running_relay_follows_and_another_stands_by(broker: penstock.Broker, tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "app.db")
     writer = events.Outbox(connection)

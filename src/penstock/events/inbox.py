@@ -18,6 +18,7 @@ from typing import Any, Self
 from penstock._native.recent_ids import RecentIds, id_key
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
+from penstock.events.at_the_end import after
 from penstock.events.checks import check_unicode, checked_clock, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.guard import checked_number
@@ -221,9 +222,9 @@ class Once:
                 self._saved = first and not self._began
                 if self._saved:
                     sql.run(SAVE)  # for the effects
-            except BaseException:
+            except BaseException as error:
                 if self._began:
-                    sql.rollback()
+                    after(error, "rollback", sql.rollback)
                 raise
         except BaseException:
             self._lock.release()
@@ -233,31 +234,34 @@ class Once:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         inbox = self._inbox
         try:
+            if error is not None:
+                after(error, "rollback", self._undo)
+                return
             if self._began:
-                self._end(kind is None)
-                if kind is None:
-                    inbox._purge_if_due()
+                self._commit()
+                inbox._purge_if_due()
             elif self._saved:
-                self._end_savepoint(kind is None)
+                inbox._sql.run(RELEASE)
         finally:
             self._lock.release()
 
-    def _end(self, well: bool) -> None:
+    def _commit(self) -> None:
         sql = self._inbox._sql
-        if not well:
-            sql.rollback()
-            return
         try:
             sql.commit()
-        except BaseException:
-            sql.rollback()
+        except BaseException as error:
+            after(error, "rollback", sql.rollback)
             raise
 
-    def _end_savepoint(self, well: bool) -> None:
+    def _undo(self) -> None:
         inbox = self._inbox
-        if well:
-            inbox._sql.run(RELEASE)
-            return
+        if self._began:
+            inbox._sql.rollback()
+        elif self._saved:
+            self._undo_savepoint()
+
+    def _undo_savepoint(self) -> None:
+        inbox = self._inbox
         inbox._sql.undo_savepoint()
         if inbox._sql.in_transaction:
             inbox._sql.run("DELETE FROM penstock_inbox WHERE grp = ? AND id = ?", inbox._number, self._key)

@@ -4,12 +4,13 @@
 named producer, so that a former relay that still lives is fenced; a new one reads what was stored in the topic since
 the place that was noted with the last deletion, and does not send again what is there. So each event is stored once,
 whoever dies when. Process safety: any number of writers; one relay at a time holds the lease in the outbox's table,
-others stand by.
+others stand by. A wall clock that jumps holds nobody up for longer than two leases, and at worst has a relay fenced.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 from typing import Any, Self
@@ -18,6 +19,7 @@ from penstock import Broker, FencedError, Producer, TopicPartition, UnknownTopic
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidArgumentError, InvalidTypeError
 from penstock.events import sql as sql_module
+from penstock.events.at_the_end import after, at_the_end
 from penstock.events.bus import EventBus
 from penstock.events.checks import check_unicode, checked_clock, checked_text
 from penstock.events.envelope import Envelope
@@ -31,6 +33,7 @@ from penstock.storage.forks import closes_in_child
 
 _log = logging.getLogger("penstock.outbox")
 _LOOK_S = 0.02
+_RENEWALS = 3  # of a lease, in its time
 
 
 class Outbox:
@@ -124,17 +127,15 @@ class Outbox:
         relay = self._relay_to(target, batch_size, lease)
         if not relay.take_lease():
             return 0
-        try:
-            done = 0
-            while count := relay.step():
-                done += count
-            return done
-        except FencedError:
-            self._end_relay()
-            raise
-        finally:
-            if self._relay is not None:
-                relay.drop_lease()
+        done = 0
+        with at_the_end(drop_lease=relay.drop_lease):
+            try:
+                while relay.take_lease() and (count := relay.step()):
+                    done += count
+            except FencedError:
+                self._end_relay()
+                raise
+        return done
 
     def run(
         self, target: Broker | EventBus, poll_interval: float = 0.1, batch_size: int = 500, lease: float = 10.0
@@ -143,21 +144,24 @@ class Outbox:
         seconds; stands by while another relay holds the lease.
         """
         self._stopped.clear()
-        with stopped_by_signals(self._stopped.set):
+        with (
+            stopped_by_signals(self._stopped.set),
+            at_the_end(drop_lease=self._drop_lease, end_relay=self._end_relay),
+        ):
+            self._relay_until_stopped(target, poll_interval, batch_size, lease)
+
+    def _relay_until_stopped(
+        self, target: Broker | EventBus, poll_interval: float, batch_size: int, lease: float
+    ) -> None:
+        while not self._stopped.is_set():
             try:
-                while not self._stopped.is_set():
-                    try:
-                        relay = self._relay_to(target, batch_size, lease)
-                        if relay.take_lease() and relay.step():
-                            continue
-                    except FencedError:
-                        _log.warning("another relay of outbox %s took over", self.name)
-                        self._end_relay()
-                    self._stopped.wait(max(_LOOK_S, poll_interval))
-            finally:
-                if self._relay is not None:
-                    self._relay.drop_lease()
+                relay = self._relay_to(target, batch_size, lease)
+                if relay.take_lease() and relay.step():
+                    continue
+            except FencedError:
+                _log.warning("another relay of outbox %s took over", self.name)
                 self._end_relay()
+            self._stopped.wait(max(_LOOK_S, poll_interval))
 
     def stop(self) -> None:
         """End `run` after the batch in hand."""
@@ -174,6 +178,10 @@ class Outbox:
             self._relay = _Relay(self, broker)
         self._relay.batch_size, self._relay.lease_ms = batch_size, round(lease * 1000)
         return self._relay
+
+    def _drop_lease(self) -> None:
+        if self._relay is not None:
+            self._relay.drop_lease()
 
     def _end_relay(self) -> None:
         relay, self._relay = self._relay, None
@@ -217,6 +225,13 @@ def _new_owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{new_message_id()}"
 
 
+def _is_held(owner: str, until_ms: int, now_ms: int) -> bool:
+    """Whether a lease runs. `owner` ends with the milliseconds for which its holder takes it: one that would run for
+    longer than twice that was taken before the wall clock went back."""
+    length = owner.rpartition(" ")[2]
+    return length.isdecimal() and now_ms < until_ms <= now_ms + 2 * int(length)
+
+
 class _Relay:
     """One process's relaying of an outbox to a broker."""
 
@@ -229,34 +244,41 @@ class _Relay:
         self._sql = outbox._sql
         self._clock = broker.clock
         self._producer: Producer | None = None
+        self._taken = -math.inf  # when the lease was taken last, by the clock that never goes back
+        self._lease = ""  # as it was written then
         self._stored: set[str] = set()  # ids that a former relay stored and did not delete
         self._known: set[str] = set()  # topics that were looked into for them
 
     def take_lease(self) -> bool:
         """Whether this relay may go on: the lease was free, or its own, or ran out."""
+        elapsed = self._clock.monotonic() - self._taken
+        if self._producer is not None and 0 <= elapsed * 1000 * _RENEWALS < self.lease_ms:
+            return True
         now = self._clock.time_ms()
+        owner = f"{self._outbox._owner} {self.lease_ms}"
         with self._sql.lock, self._sql.transaction(nested=False):
             row = self._sql.one("SELECT owner, until_ms FROM penstock_outbox_lease WHERE id = 1")
             assert row is not None
-            mine = row[0] == self._outbox._owner
-            if not mine and row[0] and row[1] > now:
+            mine = row[0].startswith(self._outbox._owner)
+            if not mine and _is_held(row[0], row[1], now):
                 return False
             taken = self._sql.run(
                 "UPDATE penstock_outbox_lease SET owner = ?, until_ms = ? WHERE id = 1 AND owner = ? AND until_ms = ?",
-                self._outbox._owner, now + self.lease_ms, row[0], row[1],
+                owner, now + self.lease_ms, row[0], row[1],
             )  # fmt: skip
         if not taken:
             return False
+        self._taken, self._lease = self._clock.monotonic(), owner
         if not mine or self._producer is None:
             self._begin()
         return True
 
     def drop_lease(self) -> None:
         """Let another relay begin at once."""
+        self._taken = -math.inf
         with self._sql.lock, self._sql.transaction(nested=False):
             self._sql.run(
-                "UPDATE penstock_outbox_lease SET owner = '', until_ms = 0 WHERE id = 1 AND owner = ?",
-                self._outbox._owner,
+                "UPDATE penstock_outbox_lease SET owner = '', until_ms = 0 WHERE id = 1 AND owner = ?", self._lease
             )
 
     def _begin(self) -> None:
@@ -278,12 +300,16 @@ class _Relay:
         topics = {str(row[2]) for row in rows}
         for topic in topics - self._known:
             self._look_into(topic)
-        self._send([row for row in rows if row[1] not in self._stored])
-        sql_module.fault("sent")
-        with self._sql.lock, self._sql.transaction(nested=False):
-            self._sql.run_many("DELETE FROM penstock_outbox WHERE seq = ?", [(row[0],) for row in rows])
-            for topic in topics:
-                self._note(topic, self._ends(topic))
+        try:
+            self._send([row for row in rows if row[1] not in self._stored])
+            sql_module.fault("sent")
+            with self._sql.lock, self._sql.transaction(nested=False):
+                self._sql.run_many("DELETE FROM penstock_outbox WHERE seq = ?", [(row[0],) for row in rows])
+                for topic in topics:
+                    self._note(topic, self._ends(topic))
+        except BaseException as error:
+            after(error, "closing the producer", self.close)  # begin anew: what is stored and not deleted is looked for
+            raise
         self._stored.difference_update([row[1] for row in rows])
         return len(rows)
 
@@ -291,20 +317,14 @@ class _Relay:
         producer = self._producer
         assert producer is not None
         first = 0
-        try:
-            while first < len(rows):
-                topic, last = rows[first][2], first
-                while last < len(rows) and rows[last][2] == topic:
-                    last += 1
-                part = rows[first:last]
-                producer.send_many(topic, [row[4].encode() for row in part], [row[3].encode() for row in part])
-                first = last
-            producer.flush()
-        except BaseException:
-            producer.purge()
-            self._producer = None  # begin anew: a part of the batch may be stored
-            producer.close()
-            raise
+        while first < len(rows):
+            topic, last = rows[first][2], first
+            while last < len(rows) and rows[last][2] == topic:
+                last += 1
+            part = rows[first:last]
+            producer.send_many(topic, [row[4].encode() for row in part], [row[3].encode() for row in part])
+            first = last
+        producer.flush()
 
     def _places(self, topic: str) -> list[TopicPartition]:
         if topic not in self.broker.topics():

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.errors import ClosedError, InvalidArgumentError, InvalidTypeError, TransactionStateError
+from penstock.events.at_the_end import after
 from penstock.storage.forks import closes_in_child, held, leave
 from penstock.storage.sqlite import BUSY_TIMEOUT_S, typed, typed_error
 
@@ -220,8 +221,8 @@ class Sql:
         try:
             yield
             self.commit()
-        except BaseException:
-            self.rollback()
+        except BaseException as error:
+            after(error, "rollback", self.rollback)
             raise
 
     def begin(self) -> None:
@@ -261,8 +262,8 @@ class Sql:
         self.run(SAVE)
         try:
             yield
-        except BaseException:
-            self.undo_savepoint()
+        except BaseException as error:
+            after(error, "rollback", self.undo_savepoint)
             raise
         self.run(RELEASE)
 
