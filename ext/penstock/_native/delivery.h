@@ -29,6 +29,8 @@
 #define DELIVERY_WORDS_AT 4096
 #define DELIVERY_CHUNK_BYTES (DELIVERY_WORDS_AT + 8 * DELIVERY_CHUNK)
 #define OWNER_MS 5
+#define CLOCK_SET_MS 1000 /* a wall clock that is so far behind the last claim was set back */
+#define CLOCK_NOTED_MS 50 /* the time of the last claim is noted about as exactly as this */
 #define OWNED 8192
 #define DELIVERY_SLOTS 131072
 #define DELIVERY_FIRSTS_BYTES (8 * DELIVERY_CHUNK) /* when a record was first received, ms; only of those that came back */
@@ -59,7 +61,8 @@ typedef struct {
     int64_t dirty;
     char pad1[24];
     int64_t acquisitions, acknowledgements, archivals; /* so far; not on the line that everybody reads */
-    char pad2[4096 - 216];
+    int64_t claimed_ms; /* wall clock of the last claim; 0: not known */
+    char pad2[4096 - 224];
     uint64_t minima[DELIVERY_RING]; /* of chunks, by number modulo the ring */
 } delivery_control;
 
@@ -191,6 +194,28 @@ static inline void view_lower(delivery_view *v, int64_t offset, int64_t visible)
     uint64_t *chunk = view_chunk_minimum(v, offset), *block = view_minimum(v, offset);
     if (*chunk > bound) word_put(chunk, bound);
     if (*block > bound) word_put(block, bound);
+}
+
+/* The wall clock was set back, by `back` ms to `now`: times that were counted from it come that much earlier, though no lock
+ * ends before `lock` ms from now. Times that a sender gave (of what was never received) stay. Under the lock, all chunks
+ * mapped. */
+static inline void view_clock_back(delivery_view *v, int64_t now, int64_t back, int64_t lock) {
+    delivery_control *c = v->control;
+    int64_t o, end = c->touched < c->frontier ? c->touched : c->frontier;
+    for (o = c->start; o < end; o++) {
+        uint64_t *p = view_word(v, o), w, next;
+        do { /* what is in flight may be acknowledged meanwhile */
+            int64_t visible, least;
+            w = word_get(p);
+            visible = word_visible(w);
+            if (word_state(w) > ACQUIRED || word_acquired(w) == 0 || visible > VISIBLE_MAX) break;
+            least = word_state(w) == ACQUIRED ? now + lock : now;
+            if (visible <= least) break;
+            visible = visible - back > least ? visible - back : least;
+            view_lower(v, o, visible);
+            next = word_make(visible, word_acquired(w), word_failures(w), word_state(w));
+        } while (!word_cas(p, w, next));
+    }
 }
 
 static inline int word_dead(uint64_t w) {

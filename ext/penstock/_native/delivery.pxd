@@ -18,5 +18,6 @@ cdef class Delivery(DeliveryStates):
     cdef int _note_firsts(self, delivery_claim *claims, int64_t n, int64_t now_ms, int64_t until_ms) except -1
     cdef int64_t _first_read(self, int64_t offset, uint64_t word) except -1
     cdef int _give_back(self, delivery_claim *claims, int64_t first, int64_t n) except -1
+    cdef int _note_time(self, queue, int64_t now_ms) except -1
     cdef list _hand_out(self, queue, list out, delivery_claim *claims, int64_t n, int64_t until_ms, int64_t failures_max)
     cdef int _refuse(self, delivery_claim *claim, int64_t until_ms, int64_t failures_max) except -1

@@ -87,6 +87,8 @@ cdef class Delivery(DeliveryStates):
         try:
             self._acquire()
             try:
+                if not 0 <= now_ms - self.control.claimed_ms <= CLOCK_NOTED_MS:
+                    self._note_time(queue, now_ms)
                 taken_in = self.control.frontier
                 n = self._claim(claims, now_ms, until_ms, wanted)
                 if self.control.frontier == taken_in:
@@ -107,6 +109,23 @@ cdef class Delivery(DeliveryStates):
         finally:
             free(claims)
         return exhausted
+
+    cdef int _note_time(self, queue, int64_t now_ms) except -1:
+        """Note when somebody claims, by the wall clock, and what it means when that was set back. Under the lock."""
+        cdef delivery_control *c = self.control
+        cdef int64_t back
+        if now_ms < c.claimed_ms - CLOCK_SET_MS:
+            now_ms = queue._clock.time_ms()  # again: this thread may have been held up before it had the lock
+            back = c.claimed_ms - now_ms
+            if back <= CLOCK_SET_MS:
+                return 0
+            self._take_in()
+            self._ensure(c.frontier)
+            view_clock_back(&self.view, now_ms, back, self.visibility_ms)
+            c.claimed_ms = now_ms
+        elif now_ms > c.claimed_ms:
+            c.claimed_ms = now_ms
+        return 0
 
     cdef list _hand_out(self, queue, list out, delivery_claim *claims, int64_t n, int64_t until_ms, int64_t failures_max):
         """Read what was claimed and append it to `out`; what failed too often is returned instead. Under the lock of reading."""

@@ -15,6 +15,8 @@ cdef extern from "delivery.h" nogil:
         DELIVERY_SLOTS
         DELIVERY_FIRSTS_BYTES
         DELIVERY_CONTROL_BYTES
+        CLOCK_SET_MS
+        CLOCK_NOTED_MS
         VISIBLE_SHIFT
         COUNT_MAX
         MARKED
@@ -47,6 +49,7 @@ cdef extern from "delivery.h" nogil:
         int64_t acquisitions
         int64_t acknowledgements
         int64_t archivals
+        int64_t claimed_ms
 
     ctypedef struct delivery_link:
         uint32_t next
@@ -100,6 +103,7 @@ cdef extern from "delivery.h" nogil:
     uint64_t word_acquire(uint64_t w, int64_t until)
     uint64_t word_settle(uint64_t w, int64_t receipt, int action, int64_t visible)
     void view_lower(delivery_view *v, int64_t offset, int64_t visible)
+    void view_clock_back(delivery_view *v, int64_t now, int64_t back, int64_t lock)
     void view_touch(delivery_view *v, int64_t offset)
     void group_advance(delivery_view *v, int64_t offset)
     void group_join(delivery_view *v, int64_t offset, uint32_t number)
