@@ -120,7 +120,10 @@ class Inbox:
         return -1 if self._ttl is None else self._clock.time_ms() - round(self._ttl * 1000)
 
     def _purge_if_due(self) -> None:
-        if self._ttl is not None and (self._clock.time_ms() - self._purged_ms) * _PURGES > self._ttl * 1000:
+        if self._ttl is None:
+            return
+        elapsed_ms = self._clock.time_ms() - self._purged_ms
+        if abs(elapsed_ms) * _PURGES > self._ttl * 1000:  # below 0: the clock went back
             self.purge()
 
     def _insert(self, key: Any) -> bool:

@@ -64,10 +64,11 @@ class Interruption(BaseException):
 
 
 class Suspended(Interruption):
-    """Nothing to do before `due_ms` (0: before a signal comes)."""
+    """Nothing to do before `due_ms` (0: before a signal comes), which was decided at `since_ms`."""
 
-    def __init__(self, due_ms: int = 0) -> None:
-        self.due_ms = due_ms
+    def __init__(self, due_ms: int, since_ms: int) -> None:
+        super().__init__(due_ms, since_ms)
+        self.due_ms, self.since_ms = due_ms, since_ms
 
 
 class Stopped(Interruption):

@@ -47,8 +47,9 @@ DISK_RETRY_MS = 1000
 _LIVE = frozenset({RUNNING, WAITING, COMPENSATING})
 
 
-def execute(task: Task, definition: Definition | None) -> int | None:
-    """Run a saga as far as it goes now. When it shall be run again (wall-clock milliseconds), or None.
+def execute(task: Task, definition: Definition | None) -> tuple[int, int] | None:
+    """Run a saga as far as it goes now. When it shall be run again, and when that was decided (wall-clock
+    milliseconds), or None.
 
     Nothing that its steps raise leaves this, except what is no `Exception` (`KeyboardInterrupt`, `SystemExit`).
     """
@@ -62,7 +63,7 @@ def execute(task: Task, definition: Definition | None) -> int | None:
         with handling(_envelope(task)):
             _run(task, definition)
     except Suspended as pause:
-        return pause.due_ms or None
+        return (pause.due_ms, pause.since_ms) if pause.due_ms else None
     except Stopped:
         return None
     except JournalBroken as broken:
@@ -70,7 +71,8 @@ def execute(task: Task, definition: Definition | None) -> int | None:
             _log.info("saga %s goes on with another owner: %s", state.id, broken.error)
             return None
         _log.error("the journal of saga %s cannot be written; it is tried again: %s", state.id, broken.error)
-        return task.partition.clock.time_ms() + DISK_RETRY_MS
+        now_ms = task.partition.clock.time_ms()
+        return now_ms + DISK_RETRY_MS, now_ms
     return None
 
 
@@ -143,8 +145,8 @@ def _undo(task: Task, compensation: Compensation, key: str) -> bool:
     failures = 0
     if state.undoing is not None and state.undoing.op == compensation.op:
         failures = state.undoing.failures
-        if state.undoing.due > partition.clock.time_ms():
-            raise Suspended(state.undoing.due)
+        if not partition.is_due(task, state.undoing):
+            raise Suspended(state.undoing.due, state.undoing.at)
     retry = compensation.retry or UNDO_RETRY
     while True:
         if partition.stopping:
@@ -169,7 +171,7 @@ def _undo(task: Task, compensation: Compensation, key: str) -> bool:
                 ),
             )  # fmt: skip
             if due > now_ms:
-                raise Suspended(due) from None
+                raise Suspended(due, now_ms) from None
             continue
         now_ms = partition.clock.time_ms()
         partition.journal(task, Entry(kind="undone", op=compensation.op, name=compensation.name, at=now_ms))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import secrets
 import threading
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("penstock.sagas")
 Failure = tuple[str, str, str]  # step, reason, type of the error
+Timer = tuple[int, int]  # the time for which a saga waits, and when that was decided: wall-clock milliseconds
 _NONE: Failure = ("", "", "")
 
 
@@ -55,7 +57,9 @@ class OwnedPartition:
         self.source = sagas.topic
         self.tasks: dict[str, Task] = {}
         self.dirty: dict[str, Task] = {}
-        self.timers: list[tuple[int, str]] = []
+        self._timers: list[tuple[Timer, str]] = []  # by the wall clock
+        self._elapsing: list[tuple[float, Timer, str]] = []  # the same ones, by the time that passes
+        self._waits = sagas._waits.setdefault(number, {})  # what each saga waits for, also of an earlier ownership
         self.position = 0
         self._live = False
         self._lock = threading.Lock()  # states change under it
@@ -81,6 +85,8 @@ class OwnedPartition:
                 for batch in batches:
                     self.receive(batch)
             self.position = max(self.position, reader.position(penstock.TopicPartition(self._topic, self.number)))
+        for saga_id in self._waits.keys() - self.tasks.keys():
+            del self._waits[saga_id]
         self._live = True
 
     def _remember(self, state: SagaState) -> Task:
@@ -159,18 +165,49 @@ class OwnedPartition:
 
     # --- timers ----------------------------------------------------------------------------------------------------
 
-    def set_timer(self, task: Task, due_ms: int) -> None:
-        """Wake the saga at a time."""
-        heapq.heappush(self.timers, (due_ms, task.state.id))
+    def set_timer(self, task: Task, timer: Timer) -> None:
+        """Wake the saga at a time of the wall clock, or when as much time has passed as that lies behind when it was
+        decided: a clock that goes back delays nothing, and in another process by no more than the wait itself."""
+        saga_id = task.state.id
+        known, elapsed_s = self._waits.get(saga_id, (None, 0.0))
+        if known != timer:
+            left_s = (timer[0] - max(timer[1], self.clock.time_ms())) / 1000
+            elapsed_s = self.clock.monotonic() + left_s
+            self._waits[saga_id] = timer, elapsed_s
+        heapq.heappush(self._timers, (timer, saga_id))
+        heapq.heappush(self._elapsing, (elapsed_s, timer, saga_id))
 
-    def due(self, now_ms: int) -> list[Task]:
+    def is_due(self, task: Task, entry: Entry) -> bool:
+        """Whether the time has come for which the saga waits by this entry."""
+        if entry.due <= self.clock.time_ms():
+            return True
+        timer, elapsed_s = self._waits.get(task.state.id, (None, 0.0))
+        return timer == (entry.due, entry.at) and elapsed_s <= self.clock.monotonic()
+
+    def until_due(self) -> float:
+        """Seconds until `due` may have something."""
+        left_s = math.inf
+        if self._timers:
+            left_s = (self._timers[0][0][0] - self.clock.time_ms()) / 1000
+        if self._elapsing:
+            left_s = min(left_s, self._elapsing[0][0] - self.clock.monotonic())
+        return left_s
+
+    def due(self) -> list[Task]:
         """The sagas whose time has come."""
-        found = []
-        while self.timers and self.timers[0][0] <= now_ms:
-            task = self.tasks.get(heapq.heappop(self.timers)[1])
-            if task is not None:
-                found.append(task)
-        return found
+        now_ms, now_s = self.clock.time_ms(), self.clock.monotonic()
+        passed: list[tuple[Timer, str]] = []
+        while self._timers and self._timers[0][0][0] <= now_ms:
+            passed.append(heapq.heappop(self._timers))
+        while self._elapsing and self._elapsing[0][0] <= now_s:
+            passed.append(heapq.heappop(self._elapsing)[1:])
+        found: dict[str, Task] = {}
+        for timer, saga_id in passed:
+            task = self.tasks.get(saga_id)
+            if task is not None and self._waits.get(saga_id, (None, 0.0))[0] == timer:
+                self._waits[saga_id] = timer, -math.inf  # it has come, wherever the wall clock goes now
+                found[saga_id] = task
+        return list(found.values())
 
     # --- checkpoints -----------------------------------------------------------------------------------------------
 
@@ -197,6 +234,7 @@ class OwnedPartition:
             for saga_id, task in dirty.items():
                 if task.state.finished and not task.active and saga_id not in self.dirty:
                     self.tasks.pop(saga_id, None)
+                    self._waits.pop(saga_id, None)
         return True
 
     def trim(self, retention_ms: int, is_idle: Callable[[Task], bool]) -> None:

@@ -112,10 +112,9 @@ class Runner:
             except FencedError as error:
                 _log.warning("%s", error)
                 owned.stopping = True
-        now_ms = self._clock.time_ms()
         for owned in self.partitions.values():
-            if owned.timers and owned.timers[0][0] <= now_ms:
-                self._wake(owned.due(now_ms))
+            if owned.until_due() <= 0:
+                self._wake(owned.due())
         return bool(batches)
 
     def _wake(self, tasks: list[Task]) -> None:
@@ -160,14 +159,13 @@ class Runner:
 
     def _timeout(self) -> float:
         """Until the next timer."""
-        due = min((owned.timers[0][0] for owned in self.partitions.values() if owned.timers), default=None)
-        return IDLE_S if due is None else min(IDLE_S, max(0.0, (due - self._clock.time_ms()) / 1000))
+        return max(0.0, min([IDLE_S, *(owned.until_due() for owned in self.partitions.values())]))
 
     # --- running sagas ---------------------------------------------------------------------------------------------
 
     def _run(self, task: Task) -> None:
         """Run a saga that was taken from the ready ones."""
-        again: int | None = None
+        again: tuple[int, int] | None = None
         try:
             again = execute(task, self._sagas._definitions.get(task.state.definition))
         finally:
@@ -222,8 +220,7 @@ class Runner:
             self.close()
 
     def _timer_is_due(self) -> bool:
-        now_ms = self._clock.time_ms()
-        return any(owned.timers and owned.timers[0][0] <= now_ms for owned in self.partitions.values())
+        return any(owned.until_due() <= 0 for owned in self.partitions.values())
 
     # --- threads ---------------------------------------------------------------------------------------------------
 

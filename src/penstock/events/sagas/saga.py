@@ -186,8 +186,8 @@ class Saga:
                 self.undo.append(Compensation(op, name, key, compensate, args, retry, timeout))
             raise StepFailedError(name, entry.error, entry.error_type)
         self._may_go_on()
-        if entry.due > self._clock.time_ms():
-            self._leave(Suspended(entry.due))
+        if not self._partition.is_due(self._task, entry):
+            self._leave(Suspended(entry.due, entry.at))
         return entry.failures
 
     def _attempt(
@@ -227,7 +227,7 @@ class Saga:
         )  # fmt: skip
         self._partition.journal(self._task, entry)
         if due > now_ms:
-            raise Suspended(due)
+            raise Suspended(due, now_ms)
         self._may_go_on()
 
     def _give_up(self, op: int, name: str, failures: int, error: Exception, undo: bool) -> None:
@@ -292,11 +292,11 @@ class Saga:
             due = 0 if seconds is None else now_ms + round(seconds * 1000)
             entry = Entry(kind="wait", op=op, name=name, at=now_ms, due=due)
             self._journal(entry)
-        if entry.due and now_ms >= entry.due:
+        if entry.due and self._partition.is_due(self._task, entry):
             self._now_ms = now_ms
             self._journal(Entry(kind="expired", op=op, name=name, at=now_ms))
             return self._timed_out(name, default)
-        self._leave(Suspended(entry.due))
+        self._leave(Suspended(entry.due, entry.at))
 
     def _timed_out(self, name: str, default: Any) -> Any:
         if default is _MISSING:
@@ -319,16 +319,16 @@ class Saga:
             raise InvalidArgumentError("seconds is None; a number of seconds is needed")
         op = self._operation()
         entry = self._state.ops.get(op)
-        now_ms = self._clock.time_ms()
         if entry is None:
             self._may_go_on()
+            now_ms = self._clock.time_ms()
             entry = Entry(kind="timer", op=op, name="sleep", at=now_ms, due=now_ms + round(duration * 1000))
             self._journal(entry)
         else:
             self._check(entry, _TIMERS, "sleep")
-        if now_ms < entry.due:
+        if not (self._partition.is_due(self._task, entry) or any(later > op for later in self._state.ops)):
             self._may_go_on()
-            self._leave(Suspended(entry.due))
+            self._leave(Suspended(entry.due, entry.at))
         self._now_ms = entry.due
 
     def _operation(self) -> int:

@@ -75,6 +75,7 @@ class Sagas:
         self._running = threading.Lock()
         self._expired = self.clock.monotonic()
         self._waiting: dict[str, threading.Event] = {}
+        self._waits: dict[int, dict[str, tuple[tuple[int, int], float]]] = {}  # see `OwnedPartition.set_timer`
         closes_in_child(self)
 
     def leave_parent(self, idle: bool) -> None:
