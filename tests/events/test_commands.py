@@ -335,13 +335,15 @@ def test_queries(store: events.EventStore) -> None:
         position = store.append("tab-a", TabPaid(5)).position
         assert queries.ask(CentsOf("a"), after=position, timeout=20) == 5
         assert asyncio.run(queries.ask_async(CentsOf("a"), after=position, timeout=20)) == 5
+        with pytest.raises(TimeoutError):
+            queries.ask(CentsOf("a"), after=position + 1, timeout=0.01)
     assert asyncio.run(queries.ask_async(Never())) == "never"
     with pytest.raises(InvalidConfigError, match="ask_async"):
         queries.ask(Never())
     with pytest.raises(InvalidConfigError, match="no projector"):
         asyncio.run(queries.ask_async(Never(), after=1))
-    with pytest.raises(TimeoutError):
-        queries.ask(CentsOf("a"), after=position + 1, timeout=0.01)
+    with pytest.raises(penstock.ClosedError):
+        queries.ask(CentsOf("a"), after=position)
     with pytest.raises(events.UnknownCommandError):
         queries.ask(OpenTab("a", 1))
     with pytest.raises(events.InvalidCommandError):

@@ -371,6 +371,7 @@ def test_a_wait_times_out_at_its_time_wherever_it_runs(sagas, clock, restart) ->
         clock.advance(5)
         if restart:
             sagas = again(sagas)
+            handle = sagas.handle("l")
     clock.advance(5)
     sagas.run_until_idle()
     assert sagas.handle("l").result(0) == ["nothing", clock.time_ms() / 1000]
@@ -448,7 +449,8 @@ def test_list_and_count(sagas, clock) -> None:
         sagas.start("mixed", what, saga_id=str(number))
     assert sagas.count() == {"running": 4}
     sagas.run_until_idle()
-    for one in (sagas, again(sagas)):
+    for restart in (False, True):
+        one = again(sagas) if restart else sagas
         assert sorted(saga.saga_id for saga in one.list(status="failed")) == ["0", "3"]
         assert [saga.saga_id for saga in one.list(status="waiting", definition="mixed")] == ["1"]
         assert one.list(definition="other") == []
@@ -534,10 +536,10 @@ def test_finished_sagas_are_forgotten_and_their_log_goes(tmp_path, clock) -> Non
             (tmp_path / "data" / "sagas" / "sagas.sqlite3").unlink()
             for left in (tmp_path / "data" / "sagas").iterdir():
                 left.unlink()
-            sagas.close()
-            sagas.signal("waits", "go", "still here")
-            sagas.run_until_idle()
-            assert sagas.handle("waits").result(0) == "still here"
+            with again(sagas) as restarted:
+                restarted.signal("waits", "go", "still here")
+                restarted.run_until_idle()
+                assert restarted.handle("waits").result(0) == "still here"
 
 
 def test_the_log_of_a_saga_in_a_workers_hands_stays(tmp_path, clock, monkeypatch) -> None:
@@ -577,12 +579,12 @@ def test_a_lost_store_is_made_again_from_the_log(sagas) -> None:
     for number in range(20):
         sagas.start("simple", number, saga_id=str(number))
     sagas.run_until_idle()
-    directory = sagas.broker.path / "sagas"
     sagas.close()
-    for file in directory.iterdir():
+    for file in (sagas.broker.path / "sagas").iterdir():
         file.unlink()
-    assert sagas.run_until_idle() == 0
-    assert [sagas.handle(str(number)).result(0) for number in range(20)] == list(range(20))
+    with again(sagas) as restarted:
+        assert restarted.run_until_idle() == 0
+        assert [restarted.handle(str(number)).result(0) for number in range(20)] == list(range(20))
 
 
 def test_opening_reads_no_history(sagas) -> None:

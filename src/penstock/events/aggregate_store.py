@@ -19,6 +19,7 @@ from penstock.events.store.append_result import AppendResult
 from penstock.events.store.expected import NO_STREAM, Expected
 
 if TYPE_CHECKING:
+    from penstock.events.store.core import Core
     from penstock.events.store.event_store import EventStore
 
 A = TypeVar("A", bound=Aggregate)
@@ -36,6 +37,7 @@ class Snapshots:
         """Keep the state of an aggregate as it was loaded or saved; False when personal data in it were forgotten
         since. Raises `InvalidArgumentError` (it has events that are not stored), `InvalidTypeError`.
         """
+        self._store._core.check_open()
         _check_aggregate(aggregate)
         if aggregate.pending or aggregate.stored_version < 0 or aggregate._behind:
             raise InvalidArgumentError(
@@ -64,11 +66,13 @@ class Snapshots:
 
     def info(self, cls: type[Aggregate], id: str) -> SnapshotInfo | None:
         """What is known of an aggregate's snapshot; None: there is none."""
+        self._store._core.check_open()
         _check_load(cls, id, None, None)
         return self._file.info(id, cls)
 
     def delete(self, id: str | None = None) -> int:
         """Delete the snapshots of an aggregate (default: of all); returns how many there were."""
+        self._store._core.check_open()
         return self._file.delete(None if id is None else checked_text("id", id))
 
 
@@ -76,13 +80,16 @@ class AggregateStore:
     """Loading and saving; a base of `EventStore`."""
 
     _erasure: Erasure
+    _core: Core
     _snapshot_file: SnapshotFile
     _replays: dict[type[Aggregate], Replay]
 
     @property
     def snapshots(self) -> Snapshots:
         """The snapshots of aggregates: take, rebuild, look at, delete."""
-        return Snapshots(_store(self), self._snapshot_file)
+        self._core.check_open()
+        store = _store(self)
+        return Snapshots(store, self._snapshot_file)
 
     def load(
         self,
@@ -103,6 +110,7 @@ class AggregateStore:
         `InvalidArgumentError` (`version` is not stored), `InvalidTypeError`.
         """
         _check_load(cls, id, version, as_of)
+        self._core.check_open()
         store = _store(self)
         aggregate = cls.__new__(cls)
         aggregate._id = id
@@ -168,6 +176,7 @@ class AggregateStore:
         snapshot_every: int | None,
     ) -> list[AppendResult]:
         check_snapshot_every(snapshot_every)
+        self._core.check_open()
         store = _store(self)
         appends: dict[str, tuple[list[Any], Expected]] = {}
         for aggregate, version in zip(aggregates, expected, strict=True):

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 
 from penstock import Broker, RedriveReport, TopicExistsError
 from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError
+from penstock.events.at_the_end import at_the_end
 from penstock.events.bus_group import Group
 from penstock.events.bus_handler import EventType, Handler, checked_function, checked_types
 from penstock.events.bus_letters import DeadLetter, dead_letter
@@ -76,6 +77,7 @@ class EventBus(Runner):
         are carried on from the event that is handled. Raises `InvalidTypeError`, `RecordTooLargeError`,
         `DiskFullError` (nothing was stored).
         """
+        self._check_open()
         envelope = self._wrap(event, options)
         self._append(envelope.to_json(), _key_bytes(key, envelope))
         return envelope
@@ -92,6 +94,7 @@ class EventBus(Runner):
         `keys`: one for each (`InvalidArgumentError` otherwise), or a function of the event. `options`: see `publish`;
         they hold for all.
         """
+        self._check_open()
         given = checked_list("events", events)
         if callable(keys):
             named: list[Key] = [keys(event) for event in given]
@@ -149,6 +152,7 @@ class EventBus(Runner):
 
         Raises `InvalidTypeError`, `InvalidConfigError`.
         """
+        self._check_open()
         types = checked_types(event_types)
         if group is not None:
             checked_text("group", group)
@@ -183,6 +187,7 @@ class EventBus(Runner):
 
     def _register(self, handler: Handler, name: str, settings: dict[str, Any], idempotent: bool | Inbox) -> None:
         with self._lock:
+            self._check_open()
             group = self._groups.get(name)
             if group is None:
                 source = self._source(name, settings)
@@ -216,6 +221,7 @@ class EventBus(Runner):
 
     def dead_letters(self, group: str | None = None, max_letters: int = 1000) -> list[DeadLetter]:
         """What groups of this topic gave up (default: all groups), the oldest of each first. Takes nothing away."""
+        self._check_open()
         checked_number("max_letters", max_letters, 0, 1 << 62, whole=True)
         if group is not None:
             checked_text("group", group)
@@ -241,6 +247,7 @@ class EventBus(Runner):
         `filter(letter)` selects, `edit(letter)` returns other bytes to handle, `rate`: letters a second,
         `dry_run`: only say which. They come after what the group has now, not in their old place.
         """
+        self._check_open()
         checked_text("group", group)
         if dead_name(self.topic, group) not in self.broker.queues():
             return RedriveReport()
@@ -267,13 +274,19 @@ class EventBus(Runner):
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop, and end the groups here. The broker stays open. May be repeated."""
-        self.stop()
-        for group in self._groups.values():
-            group.source.close()
-        for inbox in self._inbox.values():
-            inbox.close()
+        """Stop, and end the groups here; what else is called raises `ClosedError` then. The broker stays open. May be
+        repeated. Raises what ended a worker, once all is closed."""
+        with at_the_end(close=self._let_go):
+            self.stop()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        groups, inboxes = list(self._groups.values()), list(self._inbox.values())
         self._groups, self._inbox = {}, {}
+        for group in groups:
+            group.source.close()
+        for inbox in inboxes:
+            inbox.close()
 
     def __enter__(self) -> Self:
         return self

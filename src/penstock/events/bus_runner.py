@@ -35,6 +35,7 @@ class Runner:
         self._stopped.set()
         self._threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
+        self._closed = False
         closes_in_child(self)
 
     def leave_parent(self, idle: bool) -> None:
@@ -47,6 +48,11 @@ class Runner:
         for group in self._groups.values():
             group.leave_parent()
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("the event bus was closed")
+        self.broker._check_open()
+
     @property
     def groups(self) -> list[str]:
         """Names of the groups that have handlers here."""
@@ -58,6 +64,7 @@ class Runner:
         """Handle events in the background, with so many threads for each group (default: all); `stop` ends it."""
         checked_number("workers", workers, 1, 1000, whole=True)
         with self._lock:
+            self._check_open()
             if self._threads:
                 raise InvalidConfigError("the bus runs already; stop it first")
             names = list(self._groups) if groups is None else checked_list("groups", groups)
@@ -89,6 +96,7 @@ class Runner:
 
     async def serve(self, workers: int = 1, groups: Iterable[str] | None = None) -> None:
         """`run` for asyncio: async handlers run in this loop. Cancelling it stops the bus gracefully."""
+        self._check_open()
         loop = asyncio.get_running_loop()
         self._loop.use(loop)
         try:
@@ -186,6 +194,7 @@ class Runner:
 
         Retries that are not due yet are left: advance the clock and call again. Meant for tests and scripts.
         """
+        self._check_open()
         if max_events is not None:
             checked_number("max_events", max_events, 0, 1 << 62, whole=True)
         done, idle = 0, False
@@ -201,6 +210,7 @@ class Runner:
         thread handled. What other processes have in hand does not count. `TimeoutError` when some are left after
         `timeout` seconds of the broker's clock.
         """
+        self._check_open()
         deadline, done = self.broker.clock.monotonic() + checked_number("timeout", timeout, 0, 1e12), 0
         groups = list(self._groups.values())
         for group in groups:

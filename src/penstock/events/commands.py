@@ -107,6 +107,7 @@ class CommandBus:
         Inside it, reads see what is stored; what it appends is stored when it has returned. Raises
         `InvalidConfigError` (the class has a handler), `InvalidTypeError`.
         """
+        self.store._core.check_open()
         if not isinstance(command_class, type):
             raise InvalidTypeError(f"command_class is {command_class!r}; a class is needed")
 
@@ -131,7 +132,7 @@ class CommandBus:
 
         Raises `InvalidCommandError`, `UnknownCommandError`, `InvalidArgumentError` (the key belongs to another
         command), `ConcurrencyError` (after the last attempt), `InvalidConfigError` (an async handler, and an event loop
-        runs: await `dispatch_async`).
+        runs: await `dispatch_async`), `ClosedError` (the store was closed).
         """
         attempt = _Attempt(self, command, idempotency_key, options)
         if attempt.handler.is_async:
@@ -187,6 +188,7 @@ class _Attempt:
     """One command on its way."""
 
     def __init__(self, bus: CommandBus, command: Any, key: str | None, options: Mapping[str, Any]) -> None:
+        bus.store._core.check_open()
         self.handler = _handler_of(bus._handlers, command)
         self.store = bus.store
         self.command = _validated(command)

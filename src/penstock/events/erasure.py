@@ -26,6 +26,7 @@ from penstock.events.registry import SEALED, SEALED_MARK, registry
 
 if TYPE_CHECKING:
     from penstock.events.envelope import Envelope
+    from penstock.events.store.core import Core
 
 Secrets = dict[str, "Cipher | None"]
 """What opens the data under keys, by the ids of the keys; None for one that was destroyed."""
@@ -183,6 +184,7 @@ class Forgetting:
     """The part of an event store that forgets."""
 
     _erasure: Erasure
+    _core: Core
     broker: Any
 
     def forget(self, subject: str) -> bool:
@@ -195,4 +197,5 @@ class Forgetting:
         """
         if not isinstance(subject, str) or not subject:
             raise InvalidTypeError(f"subject is {subject!r}; a str that is not empty is needed")
+        self._core.check_open()
         return self._erasure.keys.forget(subject, self.broker.clock.time_ms())

@@ -96,6 +96,7 @@ class Inbox:
 
     def unseen(self, messages: Iterable[Envelope]) -> list[Envelope]:
         """Those messages that are not remembered, in their order: fewer questions than `seen` for each."""
+        self._sql.check_open()
         keyed = [(self._key(message), message) for message in checked_list("messages", messages)]
         asked = [key for key, _ in keyed if not self._is_new(key)]
         known: set[Any] = set()
@@ -109,6 +110,7 @@ class Inbox:
 
     def purge(self) -> int:
         """Forget what is older than `ttl`; returns how many. Happens by itself now and then."""
+        self._sql.check_open()
         if self._ttl is None:
             return 0
         with self._sql.lock, self._sql.transaction(nested=True):
@@ -189,9 +191,8 @@ class Inbox:
         return int(row[0])
 
     def close(self) -> None:
-        """Close the database, if the inbox opened it. May be repeated."""
-        if self._sql.path is not None:
-            self._recent = None
+        """Close the database, if the inbox opened it; every other call raises `ClosedError` then. May be repeated."""
+        self._recent = None
         self._sql.close()
 
     def __enter__(self) -> Self:

@@ -93,6 +93,7 @@ class Outbox:
         `key`: events of one key stay in their order (default: the message id). `options`: those of `Envelope.wrap`.
         Commits nothing. Raises `InvalidTypeError`, `InvalidArgumentError`, and what the database raises.
         """
+        self._sql.check_open()
         if isinstance(event, Envelope):
             if options:
                 raise InvalidArgumentError(f"{', '.join(options)} given with an Envelope, which has its own")
@@ -168,6 +169,7 @@ class Outbox:
         self._stopped.set()
 
     def _relay_to(self, target: Broker | EventBus, batch_size: int, lease: float) -> _Relay:
+        self._sql.check_open()
         broker = target.broker if isinstance(target, EventBus) else target
         if not isinstance(broker, Broker):
             raise InvalidTypeError(f"target is {target!r}; a Broker or an EventBus is needed")
@@ -205,10 +207,11 @@ class Outbox:
         )
 
     def close(self) -> None:
-        """End the relay, and close the database if the outbox opened it. May be repeated."""
+        """End the relay, and close the database if the outbox opened it; every other call raises `ClosedError` then.
+        May be repeated."""
         self.stop()
-        self._end_relay()
-        self._sql.close()
+        with at_the_end(close=self._sql.close):
+            self._end_relay()
 
     def __enter__(self) -> Self:
         return self

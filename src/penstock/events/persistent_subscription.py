@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from penstock import Message, QueueConfig, ShareGroup
-from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
+from penstock.errors import ClosedError, InvalidArgumentError, InvalidConfigError, InvalidTypeError, StaleReceiptError
 from penstock.events.checks import check_unicode, checked_list, checked_text
 from penstock.events.delivery import Delivery, ParkedEvent, event_record
 from penstock.events.errors import UnknownSubscriptionError
@@ -149,6 +149,8 @@ class PersistentSubscription:
         _check_reason(reason)
         limit = self._settings["max_receives"]
         last = limit is not None and message.failure_count + 1 >= limit
+        if last:
+            self._check_open()
         message.nack(delay)
         if last:
             self._note(message, EXHAUSTED if reason is None else f"{EXHAUSTED}: {reason}")
@@ -156,6 +158,7 @@ class PersistentSubscription:
 
     def _park(self, message: Message, reason: str) -> None:
         text = _text(reason)
+        self._check_open()
         message.reject()
         self._note(message, text)
 
@@ -204,6 +207,11 @@ class PersistentSubscription:
 
     # --- life ------------------------------------------------------------------------------------------------------
 
+    def _check_open(self) -> None:
+        """What parks an event needs the store's file."""
+        if self._group.closed:
+            raise ClosedError(f"subscription {self.name!r} was closed")
+
     def info(self) -> SubscriptionInfo:
         """How it stands now."""
         position = self._group.settled_to()
@@ -221,7 +229,8 @@ class PersistentSubscription:
         self._group.wakeup()
 
     def close(self) -> None:
-        """End it here; what was received and not settled comes back in time. May be repeated."""
+        """End it here; what was received and not settled comes back in time. Closing the store does it as well. May be
+        repeated."""
         self._group.close()
 
     def __enter__(self) -> Self:

@@ -14,7 +14,8 @@ from typing import Any, Self
 
 from penstock.clock import SystemClock
 from penstock.error_text import repr_of
-from penstock.errors import InvalidConfigError, InvalidTypeError
+from penstock.errors import ClosedError, InvalidConfigError, InvalidTypeError
+from penstock.events.at_the_end import at_the_end
 from penstock.events.checks import checked_text
 from penstock.events.errors import UnknownEventTypeError
 from penstock.events.guard import checked_number
@@ -83,6 +84,7 @@ class Projector:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None
         self._running = False
+        self._closed = False
         closes_in_child(self)
 
     def leave_parent(self, idle: bool) -> None:
@@ -95,6 +97,7 @@ class Projector:
     @property
     def database(self) -> Any:
         """What the projection's methods get as `db`: the connection or mapping."""
+        self._check_open()
         return self._target.db
 
     # --- applying --------------------------------------------------------------------------------------------------
@@ -103,6 +106,7 @@ class Projector:
         """Apply everything that is stored now; how many events. Raises what a method of the projection raised, once
         the events before that one are committed.
         """
+        self._check_open()
         done = 0
         while (count := self._step()) is not None:
             done += count
@@ -190,9 +194,10 @@ class Projector:
     # --- running ---------------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        """Apply events as they come until `stop`; in the main thread also until SIGTERM or SIGINT. Raises what a
-        method of the projection raised when the retries are used up.
+        """Apply events as they come until `stop`, or until the store or broker is closed; in the main thread also until
+        SIGTERM or SIGINT. Raises what a method of the projection raised when the retries are used up.
         """
+        self._check_open()
         self._stopped.clear()
         with stopped_by_signals(self._stopped.set):
             self._running = True
@@ -209,6 +214,9 @@ class Projector:
                     self._wait()
                 failures = 0
             except Exception as error:
+                if self._is_closed():
+                    _log.info("projection %s ends: %s", self.name, error)
+                    return
                 failures += 1
                 if self._retry.gives_up(error, failures):
                     raise
@@ -230,6 +238,7 @@ class Projector:
 
     def start(self) -> Self:
         """`run` in a thread; `stop` ends it."""
+        self._check_open()
         if self._thread is not None:
             raise InvalidConfigError("the projector runs already; stop it first")
         self._failure = None
@@ -260,6 +269,7 @@ class Projector:
     @property
     def position(self) -> Any:
         """The position up to which the read model has everything, as the database says it now."""
+        self._check_open()
         text = self._target.checkpoint()
         return self._feed.start if text is None else self._feed.from_text(text)
 
@@ -270,6 +280,7 @@ class Projector:
         `position`: an event store's (or what `append` returned); of a topic, the next offset of each partition; None:
         all that is stored now. Somebody has to run the projection, in this process or another.
         """
+        self._check_open()
         wanted = self._head() if position is None else self._feed.checked(position)
         clock = self._feed.clock
         deadline = clock.monotonic() + checked_number("timeout", timeout, 0, 1e12)
@@ -312,6 +323,7 @@ class Projector:
         `projector_rebuild`). In SQLite the projection's tables are those that `setup` makes and those that its methods
         write to, and only these are replaced; rows that are only changed need a `reset`, else `InvalidConfigError`.
         """
+        self._check_open()
         target = self._target
         with self._feeding:
             if isinstance(target, MemoryTarget):
@@ -344,11 +356,28 @@ class Projector:
             after = position
         return after
 
+    def _is_closed(self) -> bool:
+        try:
+            self._check_open()
+        except ClosedError:
+            return True
+        return False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"projector {self.name!r} was closed")
+        self._feed.check_open()
+
     def close(self) -> None:
-        """Stop, and close the database if the projector opened it. May be repeated."""
-        self.stop()
-        self._feed.close()
-        self._target.close()
+        """Stop, and close the database if the projector opened it; what else is called raises `ClosedError` then. May
+        be repeated. Raises what ended the thread, once all is closed."""
+        with at_the_end(close=self._let_go):
+            self.stop()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        with at_the_end(close=self._target.close):
+            self._feed.close()
 
     def __enter__(self) -> Self:
         return self

@@ -37,6 +37,10 @@ class Feed(ABC):
     start: Position
 
     @abstractmethod
+    def check_open(self) -> None:
+        """Raises `ClosedError` when what it reads was closed."""
+
+    @abstractmethod
     def read(self, after: Position, limit: int) -> Batch:
         """Up to `limit` events after a position; without events the position may still have moved."""
 
@@ -85,6 +89,9 @@ class StoreFeed(Feed):
     def __init__(self, store: EventStore) -> None:
         self._store = store
         self.clock = store.broker.clock
+
+    def check_open(self) -> None:
+        self._store._core.check_open()
 
     def read(self, after: int, limit: int) -> Batch:
         head = self._store.position
@@ -160,6 +167,7 @@ class TopicFeed(Feed):
     """The events of a bus's topic: each partition in its order."""
 
     def __init__(self, broker: Broker, topic: str) -> None:
+        self._broker = broker
         self._topic = topic
         self.clock = broker.clock
         self._places = [TopicPartition(topic, number) for number in range(broker.topic(topic).partitions)]
@@ -167,6 +175,9 @@ class TopicFeed(Feed):
         self._consumer.assign(self._places)
         self.start = [0] * len(self._places)
         self._lock = threading.RLock()  # a consumer is one thread's at a time
+
+    def check_open(self) -> None:
+        self._broker._check_open()
 
     def read(self, after: list[int], limit: int) -> Batch:
         return self._poll(after, limit, 0.0)

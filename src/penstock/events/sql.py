@@ -63,18 +63,22 @@ class Sql:
 
     @property
     def connection(self) -> Any:
-        """The connection of this process."""
+        """The connection of this process. Raises `ClosedError`, `TransactionStateError`."""
         if self._connection is None:
+            self.check_open()
             self._connection = self._connect_in_child()
         return self._connection
+
+    def check_open(self) -> None:
+        """Raises `ClosedError`."""
+        if self._closed:
+            raise ClosedError(f"what used {self._label} was closed")
 
     def _connect_in_child(self) -> sqlite3.Connection:
         if self._left_open:
             raise TransactionStateError(
                 f"this process was forked inside a transaction of {self.path}, which is the parent's; fork outside"
             )
-        if self._closed:
-            raise ClosedError(f"{self.path} was closed")
         return _connect(self.path)
 
     @property
@@ -99,12 +103,12 @@ class Sql:
         self.lock = held(threading.RLock())
 
     def close(self) -> None:
-        """Close the connection if it was opened here. May be repeated."""
-        if self.path is not None:
-            with self.lock:
-                self._closed = True
-                if self._connection is not None:
-                    self._connection.close()
+        """Close the connection if it was opened here, and let go of it otherwise. May be repeated."""
+        with self.lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+            if connection is not None and self.path is not None:
+                connection.close()
 
     # --- statements ------------------------------------------------------------------------------------------------
 

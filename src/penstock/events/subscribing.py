@@ -12,14 +12,16 @@ from penstock.events.subscription_file import SubscriptionFile
 
 if TYPE_CHECKING:
     from penstock.events.persistent_subscription import PersistentSubscription
+    from penstock.events.store.core import Core
     from penstock.events.store.event_store import EventStore
 
 
 class Subscribing:
     """Subscriptions; a base of `EventStore`."""
 
+    _core: Core
     _subscription_file: SubscriptionFile
-    _followers: weakref.WeakSet[Subscription]
+    _followers: weakref.WeakSet[Subscription | PersistentSubscription]
 
     def subscribe(
         self,
@@ -37,6 +39,7 @@ class Subscribing:
         `timeout`: iterating ends after so many seconds without an event (default: never), and may be begun again.
         Raises `InvalidArgumentError`, `InvalidTypeError`.
         """
+        self._core.check_open()
         wanted = EventFilter(types, category, stream, tags)
         seconds = None if timeout is None else checked_seconds("timeout", timeout)
         found = Subscription(cast("EventStore", self), wanted, checked_int("after", after), seconds)
@@ -81,10 +84,14 @@ class Subscribing:
         given = {key: value for key, value in given.items() if value is not None}
         described = EventFilter(types, None, None, tags).describe()
         given.update({key: described[key] for key in ("types", "tags") if described[key]})
-        return open_subscription(cast("EventStore", self), self._subscription_file, name, given)
+        self._core.check_open()
+        found = open_subscription(cast("EventStore", self), self._subscription_file, name, given)
+        self._followers.add(found)
+        return found
 
     def subscriptions(self) -> list[str]:
         """The names of the persistent subscriptions."""
+        self._core.check_open()
         return self._subscription_file.names()
 
     def delete_subscription(self, name: str) -> None:
@@ -92,4 +99,5 @@ class Subscribing:
         `UnknownSubscriptionError`."""
         from penstock.events.persistent_subscription import delete_subscription
 
+        self._core.check_open()
         delete_subscription(cast("EventStore", self), self._subscription_file, name)

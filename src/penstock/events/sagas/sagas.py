@@ -11,10 +11,18 @@ from typing import Any, TypeVar
 import msgspec
 
 import penstock
-from penstock.errors import InvalidArgumentError, InvalidConfigError, InvalidTypeError, TopicExistsError
+from penstock.errors import (
+    ClosedError,
+    InvalidArgumentError,
+    InvalidConfigError,
+    InvalidTypeError,
+    TopicExistsError,
+)
+from penstock.events.at_the_end import at_the_end
 from penstock.events.checks import check_unicode, checked_broker, checked_list, checked_text
 from penstock.events.context import current_envelope
 from penstock.events.event import Event
+from penstock.events.guard_errors import BackPressureError
 from penstock.events.message_id import new_message_id
 from penstock.events.sagas.codec import encode_value
 from penstock.events.sagas.definition import Definition
@@ -35,6 +43,7 @@ DAY_MS = 86_400_000
 SEGMENT_BYTES = 64 << 20
 ID_MAX = 500
 WORKERS_MAX = 1000
+CLOSED_PAUSE_S = 1.0
 
 
 class Sagas:
@@ -73,6 +82,7 @@ class Sagas:
         self._view = View(self)
         self._runner: Runner | None = None
         self._running = threading.Lock()
+        self._closed = False
         self._expired = self.clock.monotonic()
         self._waiting: dict[str, threading.Event] = {}
         self._waits: dict[int, dict[str, tuple[tuple[int, int], float]]] = {}  # see `OwnedPartition.set_timer`
@@ -93,6 +103,7 @@ class Sagas:
         `awaits`: classes of events that it waits for (`saga.wait_for(OrderShipped)`); the bus brings them by
         correlation id. Defining a name again replaces it. Raises `InvalidTypeError`, `InvalidArgumentError`.
         """
+        self._check_open()
         if name is not None and not isinstance(name, str):
             raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed: @sagas.define('place-order')")
         if name is not None:
@@ -115,6 +126,8 @@ class Sagas:
             raise InvalidTypeError(f"awaits has {event_class!r}; Event classes are needed")
 
         def forward(event: Event, envelope: Any) -> None:
+            if self._closed:  # it is for whoever runs them elsewhere, or later
+                raise BackPressureError(f"sagas {self.topic!r} were closed", CLOSED_PAUSE_S)
             self.signal_event(event, envelope.correlation_id)
 
         forward.__qualname__ = f"sagas.{self.topic}.{event_class.event_type}"
@@ -135,6 +148,7 @@ class Sagas:
         nothing and gives a handle on the same saga. `correlation_id`: default: that of the event being handled, or the
         saga's id. Raises `UnknownSagaError`, `InvalidArgumentError`, `InvalidTypeError` (not serialisable).
         """
+        self._check_open()
         found = self._definition(definition)
         saga_id = new_message_id() if saga_id is None else _checked_id("saga_id", saga_id)
         if correlation_id is not None:
@@ -170,6 +184,7 @@ class Sagas:
         """Send a signal to a saga: `saga.wait_for(name)` returns `data`. Kept until it is waited for, also when the
         saga was not started yet; one that is over ignores it. Raises `InvalidTypeError`.
         """
+        self._check_open()
         checked_text("name", name)
         value = msgspec.Raw(encode_value("data", data))
         self._command(saga_id, Entry(kind="signal", name=name, at=self.clock.time_ms(), value=value))
@@ -177,6 +192,7 @@ class Sagas:
     def signal_event(self, event: Event, correlation_id: str) -> int:
         """Send an event to the sagas with a correlation id, for `wait_for` of its class; returns to how many.
         Raises `InvalidTypeError`."""
+        self._check_open()
         checked_text("correlation_id", correlation_id)
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
@@ -206,6 +222,7 @@ class Sagas:
         `status`: running, waiting, compensating, completed, failed, cancelled or compensation_failed. Raises
         `InvalidArgumentError`.
         """
+        self._check_open()
         allowed = [one for one in STATUSES if one != PENDING]
         if status is not None and status not in allowed:
             raise InvalidArgumentError(f"status is {status!r}; allowed are {', '.join(map(repr, allowed))}")
@@ -227,6 +244,7 @@ class Sagas:
 
     def count(self) -> dict[str, int]:
         """How many sagas have which status."""
+        self._check_open()
         recent = self._view.recent()
         counts = self._store.count()
         for saga_id, state in recent.items():
@@ -241,6 +259,7 @@ class Sagas:
         return saga_info(self._existing(saga_id))
 
     def _existing(self, saga_id: str) -> SagaState:
+        self._check_open()
         state = self._view.find(_checked_id("saga_id", saga_id))
         if state is None or state.status == PENDING:
             raise UnknownSagaError(f"saga_id is {saga_id!r}; no such saga was started, or it was forgotten")
@@ -295,6 +314,7 @@ class Sagas:
         if type(workers) is not int or not 1 <= workers <= WORKERS_MAX:
             raise InvalidArgumentError(f"workers is {workers!r}; allowed is an int from 1 to {WORKERS_MAX}")
         with self._running:
+            self._check_open()
             if self._runner is not None:
                 raise SagaStateError(f"sagas {self.topic!r} are run by this object already")
             self._runner = Runner(self)
@@ -322,6 +342,7 @@ class Sagas:
         them in the background.
         """
         with self._running:
+            self._check_open()
             if self._runner is not None:
                 raise SagaStateError(f"sagas {self.topic!r} are run in the background already")
             self._runner = Runner(self)
@@ -331,10 +352,20 @@ class Sagas:
                 self._runner = None
 
     def close(self) -> None:
-        """Stop, and let go of files. The object can be used again."""
-        self.stop()
-        self._view.close()
-        self._store.close()
+        """Stop, and let go of files; what else is called raises `ClosedError` then. May be repeated. Raises what ended
+        the running, once all is closed."""
+        with at_the_end(close=self._let_go):
+            self.stop()
+
+    def _let_go(self) -> None:
+        self._closed = True
+        with at_the_end(close=self._store.close):
+            self._view.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"sagas {self.topic!r} were closed")
+        self.broker._check_open()
 
     def __enter__(self) -> Sagas:
         return self
@@ -346,6 +377,7 @@ class Sagas:
 
     def _find(self, saga_id: str, partition: int) -> SagaState | None:
         """A saga as this process knows it now; None: started, and not seen by the one who runs it."""
+        self._check_open()
         runner = self._runner
         owned = None if runner is None else runner.partitions.get(partition)
         if owned is None or owned.stopping:
@@ -411,6 +443,7 @@ class Sagas:
     @property
     def partitions(self) -> int:
         """Into how many parts processes share the work."""
+        self._check_open()
         return self.broker.topic(self.topic).partitions
 
     def __repr__(self) -> str:

@@ -34,10 +34,15 @@ class Core:
         self._any_state: bool | None = None
         self._reader = log.reader()
 
+    def check_open(self) -> None:
+        """Raises `ClosedError`."""
+        if self.closed:
+            raise ClosedError(f"event store {self.log.topic.name!r} was closed")
+
     def catch_up(self) -> int:
         """Learn what was stored since; returns the log's end. Raises `ClosedError`."""
         if self.closed:
-            raise ClosedError(f"event store {self.log.topic.name!r} was closed")
+            self.check_open()
         end = self.index.catch_up()
         if end != self._known_end:
             self._forget()

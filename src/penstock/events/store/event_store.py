@@ -245,6 +245,7 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
     @property
     def position(self) -> int:
         """Global position of what was stored last; 0 when there is nothing."""
+        self._core.check_open()
         return self._core.log.end
 
     def version(self, stream: str) -> int:
@@ -314,12 +315,14 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
         """
         after = checked_int("position_after", position_after)
         checked_seconds("timeout", timeout)
+        self._core.check_open()
         return self._core.log.wait(after, timeout)
 
     # --- life ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let go of the index. The broker closes its stores with it. May be repeated."""
+        """End its subscriptions, and let go of the index. Everything else raises `ClosedError` afterwards. The broker
+        closes its stores with it. May be repeated."""
         for follower in list(self._followers):
             follower.close()
         self._core.close()
