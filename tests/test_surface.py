@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run
 
 import penstock
 
@@ -81,7 +80,7 @@ def test_readme_tour_runs(tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert snippets
     for snippet in snippets:
-        done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = run(snippet, cwd=tmp_path, text=True)
         assert done.returncode == 0, done.stderr
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import ClosedError, TopicPartition
@@ -168,9 +167,7 @@ def test_another_process_wakes_the_loop(run: Callable[..., None], tmp_path: Path
         async with broker.consumer("t") as consumer:
             waiting = asyncio.create_task(consumer.poll(timeout=30))
             await asyncio.sleep(0.02)
-            await asyncio.to_thread(
-                subprocess.run, [sys.executable, "-c", script, str(tmp_path / "data")], check=True, timeout=60
-            )
+            assert await asyncio.to_thread(Child(script, tmp_path / "data").wait, 60) == 0
             assert [record.value for record in await waiting] == [b"from afar"]
 
     run(body)

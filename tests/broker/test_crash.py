@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 
@@ -46,11 +46,11 @@ for record in broker.consumer("t"):
 """
 
 
-def start(script: str, path: Path, tag: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", script, str(path), tag], stdout=subprocess.PIPE, text=True)
+def start(script: str, path: Path, tag: str) -> Child:
+    return Child(script, path, tag, stdout=subprocess.PIPE, text=True)
 
 
-def kill_after(process: subprocess.Popen[str], seconds: float) -> list[str]:
+def kill_after(process: Child, seconds: float) -> list[str]:
     """Let it work for `seconds` after its first line, kill it; the whole lines that it wrote."""
     assert process.stdout is not None
     import threading

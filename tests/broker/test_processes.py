@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
 import traceback
@@ -11,10 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from children import SPAWN
 
 import penstock
-
-SPAWN = multiprocessing.get_context("spawn")
 
 
 def append_from_process(path: Path, tag: int, count: int) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 from typer.testing import CliRunner
 
 from penstock.cli.app import app
 
+PROGRAM = "from penstock.cli import main; main()"
 Penstock = Callable[..., subprocess.CompletedProcess[bytes]]
 
 
@@ -35,7 +36,6 @@ def penstock_command(tmp_path: Path) -> Penstock:
     environment = {**os.environ, "PENSTOCK_DATA": str(tmp_path / "data"), "COLUMNS": "200"}
 
     def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "penstock.cli", *map(str, arguments)]
-        return subprocess.run(command, env=environment, capture_output=True, cwd=tmp_path, timeout=60, **options)
+        return children.run(PROGRAM, *arguments, env=environment, cwd=tmp_path, **options)
 
     return run

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from children import run
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -23,9 +24,7 @@ def test_snippets_run(page: str, tmp_path: Path) -> None:
     for number, snippet in enumerate(snippets(page)):
         place = tmp_path / str(number)
         place.mkdir()
-        done = subprocess.run(
-            [sys.executable, "-c", snippet], cwd=place, capture_output=True, text=True, timeout=60, check=False
-        )
+        done = run(snippet, cwd=place, text=True)
         assert done.returncode == 0, done.stderr
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -16,7 +15,5 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_snippets_run(page: str, tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (DOCS / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL)
     assert snippets
-    done = subprocess.run(
-        [sys.executable, "-c", "\n".join(snippets)], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = run("\n".join(snippets), cwd=tmp_path, text=True)
     assert done.returncode == 0, done.stderr

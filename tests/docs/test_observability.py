@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run
 
 pytest.importorskip("prometheus_client")
 pytest.importorskip("opentelemetry")
@@ -26,7 +25,7 @@ def row(instrument: Instrument) -> str:
 
 def test_snippets_run(tmp_path: Path) -> None:
     code = "\n".join([*re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL), "broker.close()"])
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run(code, cwd=tmp_path, text=True)
     assert done.returncode == 0, done.stderr
     assert "b'welcome'" in done.stdout
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import run
 
 pytest.importorskip("typer")
 
 README = Path(__file__).parents[2] / "README.md"
-RUN = [sys.executable, "-c", "from penstock.cli import main; main()"]
+PROGRAM = "from penstock.cli import main; main()"
 
 
 def documented_commands() -> list[list[str]]:
@@ -31,9 +30,7 @@ def test_command_line_section_runs(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PENSTOCK_DATA"}
     output = {}
     for arguments in documented_commands():
-        done = subprocess.run(
-            [*RUN, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
-        )
+        done = run(PROGRAM, *arguments, cwd=tmp_path, env=environment, text=True)
         assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
         output[arguments[0]] = done.stdout
     assert output["consume"].count("\n") == 2, "two orders were produced"

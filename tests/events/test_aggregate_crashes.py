@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import events
@@ -54,8 +54,7 @@ with penstock.open(sys.argv[1], fsync="never") as broker:
 
 def run_and_kill(directory: Path, after_s: float) -> list[tuple[str, int]]:
     """(subject, position up to which it is forgotten) of every `forget` that returned."""
-    command = [sys.executable, "-c", CHILD, str(directory), str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+    with Child(CHILD, directory, Path(__file__).parent, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.readline() == "ready\n"
         time.sleep(after_s)
         child.send_signal(signal.SIGKILL)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidConfigError, InvalidTypeError, VirtualClock, events
@@ -507,9 +507,8 @@ def test_processes_compete_and_a_death_loses_nothing(tmp_path: Path) -> None:
     class BusWork(events.Event):
         number: int
 
-    def worker(how: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", WORKER, str(tmp_path / "data"), how]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    def worker(how: str) -> Child:
+        return Child(WORKER, tmp_path / "data", how, stdout=subprocess.PIPE, text=True)
 
     with penstock.open(tmp_path / "data", fsync="never") as broker:
         done = broker.create_topic("done")

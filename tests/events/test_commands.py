@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from typing import Annotated, Any
 
 import msgspec
 import pytest
+from children import run
 
 import penstock
 from penstock import InvalidArgumentError, InvalidConfigError, InvalidTypeError, events
@@ -299,8 +298,7 @@ with penstock.open(sys.argv[1]) as broker:
 def test_deaths_do_not_double_effects(tmp_path: Path) -> None:
     path = tmp_path / "data"
     for when, code, out in (("middle", -9, ""), ("end", -9, "5\n"), ("never", 0, "5\n")):
-        command = [sys.executable, "-c", DISPATCHER, str(path), when]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = run(DISPATCHER, path, when, text=True)
         assert (done.returncode, done.stdout) == (code, out), done.stderr
     with penstock.open(path) as broker:
         store = events.EventStore(broker, "tabs")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 from penstock import InvalidArgumentError, InvalidTypeError, VirtualClock, events
 from penstock.events import sql as sql_module
@@ -224,8 +223,7 @@ with events.Inbox(sys.argv[1], group="g") as inbox:
 def test_processes_killed_at_each_step_have_their_effects_once(tmp_path: Path) -> None:
     path = tmp_path / "db"
     for dies_at in (1, 2, 4, 6, 7, 100):
-        done = subprocess.run([sys.executable, "-c", CONSUMER, str(path), str(dies_at)], timeout=60, check=False)
-        assert done.returncode == (0 if dies_at == 100 else -9)
+        assert Child(CONSUMER, path, dies_at).wait(60) == (0 if dies_at == 100 else -9)
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT what, count(*) FROM effects GROUP BY what").fetchall() == [
         (n, 1) for n in range(5)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidArgumentError, InvalidTypeError, UnknownTopicError, VirtualClock, events
@@ -274,8 +273,7 @@ def test_killed_relays_send_each_event_once(tmp_path: Path) -> None:
         broker.create_topic("events")
     codes = []
     for dies_at in (3, 6, 7, 9, 10, 10_000):
-        command = [sys.executable, "-c", RELAY, str(data), str(path), str(dies_at)]
-        codes.append(subprocess.run(command, timeout=60, check=False).returncode)
+        codes.append(Child(RELAY, data, path, dies_at).wait(60))
         time.sleep(0.06)  # the lease of the dead
     assert codes[-1] == 0 and codes[:3] == [-9, -9, -9]
     with penstock.open(data) as broker:

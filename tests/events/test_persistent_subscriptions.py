@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import events
@@ -416,9 +415,8 @@ with penstock.open(sys.argv[1], fsync="never") as broker:
 """
 
 
-def workers(tmp_path: Path, count: int) -> list[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-c", WORKER, str(tmp_path / "data")]
-    return [subprocess.Popen([*command, str(tmp_path / f"seen{number}")]) for number in range(count)]
+def workers(tmp_path: Path, count: int) -> list[Child]:
+    return [Child(WORKER, tmp_path / "data", tmp_path / f"seen{number}") for number in range(count)]
 
 
 def check_killed(tmp_path: Path, rounds: int, each: int) -> None:

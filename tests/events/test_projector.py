@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidArgumentError, InvalidConfigError, InvalidTypeError, VirtualClock, events
@@ -427,8 +426,7 @@ def test_killed_processes(store: events.EventStore, broker: penstock.Broker, tmp
     path = tmp_path / "model.db"
     codes = []
     for dies_at in (1, 2, 4, 5, 7, 100):
-        command = [sys.executable, "-c", RUNNER, str(broker.path), str(path), str(dies_at)]
-        codes.append(subprocess.run(command, timeout=60, check=False).returncode)
+        codes.append(Child(RUNNER, broker.path, path, dies_at).wait(60))
     assert codes == [-9, -9, -9, -9, -9, 0]
     assert [cents for _, cents in sales(path)] == list(range(12))
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 
 import pytest
+from children import Child
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,13 +140,8 @@ with events.Inbox(sys.argv[1], group="g") as inbox:
 
 def test_processes_take_each_message_once(tmp_path: Path) -> None:
     messages = "\n".join(new_message_id() for _ in range(300))
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", CONSUMER, str(tmp_path / "db")],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
-        )
-        for _ in range(3)
-    ]  # fmt: skip
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    running = [Child(CONSUMER, tmp_path / "db", text=True, **pipes) for _ in range(3)]
     for process in running:
         assert process.stdin is not None
         process.stdin.write(messages)

@@ -7,11 +7,11 @@ import random
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child, run
 
 import penstock
 from penstock import events
@@ -64,7 +64,7 @@ def die_at(directory: Path, definition: str, point: int) -> None:
         child.define(sagas, str(database), lambda: None)
         handle = sagas.start(definition, point, saga_id="s")
         sagas.signal("s", "go", point)
-        done = subprocess.run([sys.executable, CHILD, path, database, str(point)], timeout=60, capture_output=True)
+        done = run(CHILD, path, database, point)
         assert done.returncode == 77, f"point {point}: {done.stderr.decode()}"
         sagas.run_until_idle()
         if definition == "ok":
@@ -113,8 +113,8 @@ def run_kills(directory: Path, kills: int, count: int, seed: int) -> None:
     assert [key for (key,) in rows(database, "SELECT key FROM effects ORDER BY key")] == expected_keys(ok, failed)
 
 
-def start(path: Path, database: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, CHILD, path, database], stdout=subprocess.PIPE, text=True)
+def start(path: Path, database: Path) -> Child:
+    process = Child(CHILD, path, database, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.stdout.close()

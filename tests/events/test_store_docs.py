@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from children import run
 
 PAGE = Path(__file__).parents[2] / "docs" / "event-store.md"
 
@@ -14,5 +14,5 @@ def test_the_snippets_run(tmp_path: Path) -> None:
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     assert len(snippets) >= 2
     program = "\n".join(snippets)
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = run(program, cwd=tmp_path, text=True)
     assert done.returncode == 0, done.stderr

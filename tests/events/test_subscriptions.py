@@ -6,14 +6,13 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import events
@@ -208,9 +207,8 @@ with penstock.open(sys.argv[1], fsync="never") as broker:
 """
 
 
-def appender(store: events.EventStore, stream: str, count: int, batch: int) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-c", APPENDER, str(store.broker.path), stream, str(count), str(batch)]
-    return subprocess.Popen(arguments)
+def appender(store: events.EventStore, stream: str, count: int, batch: int) -> Child:
+    return Child(APPENDER, store.broker.path, stream, count, batch)
 
 
 def check_followed(store: events.EventStore, processes: int, count: int, kill: bool) -> None:

@@ -6,11 +6,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 
@@ -32,8 +32,7 @@ class Member:
     def __init__(self, path: Path, number: int, session_timeout_ms: int = 45_000) -> None:
         self.out = path.parent / f"member-{number}.txt"
         with self.out.open("w") as out:
-            command = [sys.executable, "-c", MEMBER, str(path), str(session_timeout_ms)]
-            self.process = subprocess.Popen(command, stdout=out)
+            self.process = Child(MEMBER, path, session_timeout_ms, stdout=out)
         while "ready" not in self.out.read_text():
             time.sleep(0.01)
             assert self.process.poll() is None, "the member ended by itself"
@@ -128,7 +127,7 @@ except penstock.FencedError:
         topic = broker.create_topic("t")
         for n in range(10):
             topic.append(b"%d" % n)
-        zombie = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+        zombie = Child(script, path, stdout=subprocess.PIPE, text=True)
         assert zombie.stdout is not None
         assert zombie.stdout.readline() == "stopping\n"
         with broker.consumer("t", group="g", session_timeout_ms=500) as consumer:

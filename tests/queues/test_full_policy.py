@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
+from children import SPAWN
 
 import penstock
 from penstock import InvalidConfigError, QueueFullError, TopicFullError, TopicPartition, VirtualClock
@@ -234,12 +234,11 @@ def test_processes_share_one_exact_limit(tmp_path: Path) -> None:
 
 
 def _together(path: Path, count: int) -> list[list[bytes]]:
-    context = multiprocessing.get_context("spawn")
     started = []
     for _ in range(count):
-        begin, begun = context.Pipe()
-        told, tell = context.Pipe()
-        process = context.Process(target=append_until_full, args=(str(path), begun, tell), daemon=True)
+        begin, begun = SPAWN.Pipe()
+        told, tell = SPAWN.Pipe()
+        process = SPAWN.Process(target=append_until_full, args=(str(path), begun, tell), daemon=True)
         process.start()
         started.append((process, begin, told))
     for _, _, told in started:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import collections
 import json
 import random
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import Child
 
 import penstock
 
@@ -100,7 +99,7 @@ class Killing:
         self.sends = directory / "sender.log"
         self.sends.touch()
         self.options = {**COMMON, **KINDS[kind]}
-        self.processes: list[tuple[str, str, subprocess.Popen[bytes]]] = []
+        self.processes: list[tuple[str, str, Child]] = []
         self.number = 0
         self.groups = ["a", "b"] if kind == "share group" else ["q"]
 
@@ -113,9 +112,8 @@ class Killing:
         sent = [int(line.split()[1]) for line in lines if line.startswith("sent ")]
         begin = 0 if not tried else tried[-1] if tried[-1] not in sent[-1:] else tried[-1] + 1
         name = "s" if role == "sender" else f"w{self.number}"
-        command = [sys.executable, "-c", code, self.kind, self.data, str(log), name, json.dumps(self.options)]
-        process = subprocess.Popen([*command, str(begin) if role == "sender" else group])
-        self.processes.append((role, group, process))
+        arguments = self.kind, self.data, log, name, json.dumps(self.options), begin if role == "sender" else group
+        self.processes.append((role, group, Child(code, *arguments)))
 
     def under_way(self) -> bool:
         """Some were sent, and one was settled."""

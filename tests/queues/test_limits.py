@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import SPAWN
 
 import penstock
 from penstock import OverLimitError, QueueFullError
@@ -32,9 +32,8 @@ def send(path: str, out: Connection) -> None:
 
 
 def run_processes(target: Any, path: Path, count: int = 3) -> list[Any]:
-    context = multiprocessing.get_context("spawn")
-    pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    processes = [context.Process(target=target, args=(str(path), tell), daemon=True) for _, tell in pipes]
+    pipes = [SPAWN.Pipe(duplex=False) for _ in range(count)]
+    processes = [SPAWN.Process(target=target, args=(str(path), tell), daemon=True) for _, tell in pipes]
     for process in processes:
         process.start()
     found = [told.recv() for told, _ in pipes]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidConfigError, LockedError, UnknownQueueError
@@ -56,7 +55,7 @@ os._exit(0)
 
 @pytest.mark.parametrize("finder", ["declare", "maintain", "delete"])
 def test_an_exclusive_queue_goes_with_a_process_that_dies(broker: penstock.Broker, path: Path, finder: str) -> None:
-    subprocess.run([sys.executable, "-c", OWNER, str(path)], check=True)
+    assert Child(OWNER, path).wait(60) == 0
     assert "reply" in broker.queues()
     if finder == "declare":
         assert broker.queue("reply").stats().sent == 0

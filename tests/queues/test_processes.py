@@ -7,11 +7,11 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 
@@ -43,17 +43,13 @@ def run_workers(
 ) -> list[Path]:
     chance = random.Random(seed)
     files: list[Path] = []
-    workers: list[subprocess.Popen[bytes]] = []
+    workers: list[Child] = []
 
     def start() -> None:
         log = logs / f"{len(files)}.log"
         log.touch()
         files.append(log)
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, "-c", WORKER, str(path), str(log), str(len(files) + seed), str(int(fifo))]
-            )
-        )
+        workers.append(Child(WORKER, path, log, len(files) + seed, int(fifo)))
 
     try:
         with penstock.open(path, fsync="never") as broker:
@@ -133,8 +129,7 @@ def test_groups_keep_their_order_over_processes(tmp_path: Path) -> None:
     shared.touch()
     with penstock.open(tmp_path / "data", fsync="never") as broker:
         queue = broker.queue("q", fifo=True)
-        command = [sys.executable, "-c", ORDERED, str(tmp_path / "data"), str(shared)]
-        workers = [subprocess.Popen(command) for _ in range(3)]
+        workers = [Child(ORDERED, tmp_path / "data", shared) for _ in range(3)]
         try:
             for number in range(2000):
                 queue.send(b"%d" % number, group_id=f"g{number % 13}")
@@ -176,7 +171,7 @@ def test_a_blocked_receiver_wakes_for_another_process(tmp_path: Path) -> None:
     )
     with penstock.open(tmp_path / "data") as broker:
         queue = broker.queue("q")
-        child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE)
+        child = Child(code, tmp_path / "data", stdout=subprocess.PIPE)
         time.sleep(0.5)
         queue.send(b"wake up")
         out, _ = child.communicate(timeout=20)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidArgumentError, InvalidConfigError, RetryPolicy, StaleReceiptError, VirtualClock
@@ -136,9 +137,7 @@ print("closed", flush=True)
     with penstock.open(tmp_path / "data") as broker:
         queue = broker.queue("q")
         queue.send_many([b"a", b"b", b"c"])
-        child = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "data")], stdout=subprocess.PIPE, text=True
-        )
+        child = Child(code, tmp_path / "data", stdout=subprocess.PIPE, text=True)
         assert child.stdout is not None and child.stdout.readline() == "begun\n"
         child.send_signal(signal.SIGTERM)
         out, _ = child.communicate(timeout=20)

@@ -6,11 +6,11 @@ import itertools
 import random
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock import InvalidArgumentError, InvalidConfigError, TopicPartition
@@ -345,7 +345,7 @@ def test_a_kill_at_each_step_of_a_merge(tmp_path: Path, stride: int) -> None:
         with penstock.open(path) as broker:
             consumer = broker.consumer("t", isolation_level="read_committed")
             found = {record.key: record.value for record in consumer.poll(timeout=0, max_records=5)}
-            code = subprocess.run([sys.executable, "-c", STEP, str(path), str(step)], check=False).returncode
+            code = Child(STEP, path, step).wait(60)
             merged += (path / "t-0" / "penstock.cleaner.merge").exists()
             assert read_committed(broker) == expected  # beside what the dead left
             while more := consumer.poll(timeout=0, max_records=5000):
@@ -394,7 +394,7 @@ def run_kills(path: Path, kills: int, seed: int) -> None:
         expected = newest(fill(broker, 20_000, seed))
     kept = set(expected)
     for _ in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE)
+        process = Child(KILLED, path, stdout=subprocess.PIPE)
         assert process.stdout is not None and process.stdout.readline() == b"ready\n"
         time.sleep(generator.random() * 0.1)
         process.kill()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+
+from children import Child
 
 import penstock
 
@@ -17,6 +17,6 @@ broker.producer(linger_ms=60_000).send("t", b"kept")
 
 
 def test_records_are_stored_at_exit(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, check=True, timeout=60)
+    assert Child(PROGRAM, cwd=tmp_path).wait(60) == 0
     with penstock.open(tmp_path / "data") as broker, broker.consumer("t") as consumer:
         assert [record.value for record in consumer.poll(timeout=0)] == [b"kept"]

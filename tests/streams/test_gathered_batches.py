@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 
@@ -109,7 +109,7 @@ def test_killed_in_a_run(tmp_path: Path):
         broker.create_topic("t")
     generator = random.Random(1)
     for _ in range(4):
-        child = subprocess.Popen([sys.executable, "-c", SENDER, str(tmp_path)], stdout=subprocess.PIPE)
+        child = Child(SENDER, tmp_path, stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
         threading.Event().wait(generator.uniform(0.01, 0.06))

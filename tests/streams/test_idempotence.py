@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from children import Child
 
 import penstock
 from penstock._native.builder import BatchBuilder
@@ -132,8 +131,7 @@ def test_a_killed_process_leaves_what_it_knew(tmp_path: Path, meanwhile_open: bo
     if not meanwhile_open:
         broker.close()
     code = CHILD.format(here=str(Path(__file__).parent), path=str(path))
-    done = subprocess.run([sys.executable, "-c", code], timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    assert Child(code).wait(60) == -signal.SIGKILL
     if not meanwhile_open:
         broker = penstock.open(path)
     log = broker.topic("t").log(0)
