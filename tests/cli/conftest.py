@@ -10,10 +10,12 @@ from typing import Any
 
 import children
 import pytest
-from typer.testing import CliRunner
+import typer.testing
+from typer.main import get_command
 
 from penstock.cli.app import app
 
+COMMAND = get_command(app)  # Typer would make all of it anew for each run
 PROGRAM = "from penstock.cli import main; main()"
 Penstock = Callable[..., subprocess.CompletedProcess[bytes]]
 
@@ -23,9 +25,10 @@ def invoke(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any
     """Run a command in this process; its data directory is `tmp_path / "data"`."""
     monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(typer.testing, "_get_command", lambda _: COMMAND)
 
     def run(*arguments: object, **options: Any) -> Any:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
+        return typer.testing.CliRunner().invoke(app, [str(argument) for argument in arguments], **options)
 
     return run
 

@@ -98,8 +98,8 @@ def check(files: list[Path], count: int, fifo: bool) -> None:
 def test_killed_workers_lose_and_repeat_nothing(tmp_path: Path, fifo: bool) -> None:
     logs = tmp_path / "logs"
     logs.mkdir()
-    files = run_workers(tmp_path / "data", logs, 12, 1, fifo, 1200)
-    check(files, 1200, fifo)
+    files = run_workers(tmp_path / "data", logs, 6, 1, fifo, 600)
+    check(files, 600, fifo)
 
 
 @pytest.mark.slow
