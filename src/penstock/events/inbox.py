@@ -50,7 +50,7 @@ class Inbox:
     ) -> None:
         checked_text("group", group)
         checked_clock(clock)
-        self._ttl = None if ttl is None else checked_number("ttl", ttl, 0.001, 1e10)
+        self._ttl_ms = None if ttl is None else round(checked_number("ttl", ttl, 0.001, 1e10) * 1000)
         self._clock = clock or SystemClock()
         self._sql = Sql(database)
         self.group = group
@@ -72,7 +72,7 @@ class Inbox:
         if self._is_new(key):
             return False
         with self._sql.lock:
-            return self._sql.has(f"{self._select} AND seen_ms > ?", self._number, key, self._expired_ms())
+            return self._sql.has(self._select_live, self._number, key, self._expired_ms())
 
     def remember(self, *messages: Envelope | str) -> int:
         """Remember messages; returns how many were not known yet. Commits, unless a transaction is open."""
@@ -111,7 +111,7 @@ class Inbox:
     def purge(self) -> int:
         """Forget what is older than `ttl`; returns how many. Happens by itself now and then."""
         self._sql.check_open()
-        if self._ttl is None:
+        if self._ttl_ms is None:
             return 0
         with self._sql.lock, self._sql.transaction(nested=True):
             self._purged_ms = self._clock.time_ms()
@@ -119,13 +119,13 @@ class Inbox:
 
     def _expired_ms(self) -> int:
         """What was remembered at this time or before is as good as forgotten."""
-        return -1 if self._ttl is None else self._clock.time_ms() - round(self._ttl * 1000)
+        return -1 if self._ttl_ms is None else self._clock.time_ms() - self._ttl_ms
 
     def _purge_if_due(self) -> None:
-        if self._ttl is None:
+        if self._ttl_ms is None:
             return
         elapsed_ms = self._clock.time_ms() - self._purged_ms
-        if abs(elapsed_ms) * _PURGES > self._ttl * 1000:  # below 0: the clock went back
+        if abs(elapsed_ms) * _PURGES > self._ttl_ms:  # below 0: the clock went back
             self.purge()
 
     def _insert(self, key: Any) -> bool:
@@ -180,6 +180,7 @@ class Inbox:
         insert = "INSERT OR IGNORE" if is_sqlite else "INSERT"
         self._add = f"{insert} INTO penstock_inbox (grp, id, seen_ms) VALUES (?, ?, ?)"
         self._select = "SELECT 1 FROM penstock_inbox WHERE grp = ? AND id = ?"
+        self._select_live = f"{self._select} AND seen_ms > ?"
         self._renew = "UPDATE penstock_inbox SET seen_ms = ? WHERE grp = ? AND id = ? AND seen_ms <= ?"
 
     def _group_number(self) -> int:
