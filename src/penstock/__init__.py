@@ -40,6 +40,7 @@ from penstock.errors import (
     UnknownQueueError,
     UnknownTopicError,
     UnroutableError,
+    WaitTimeoutError,
 )
 from penstock.metrics import Metrics
 from penstock.queues.batch import BatchResult
@@ -140,6 +141,7 @@ __all__ = [
     "UnroutableError",
     "VerifyReport",
     "VirtualClock",
+    "WaitTimeoutError",
     "Worker",
     "open",
     "repair",

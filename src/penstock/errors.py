@@ -161,6 +161,12 @@ class ConcurrencyError(PenstockError, ValueError):
         return type(self), (str(self), self.actual_offset, self.actual_version)
 
 
+class WaitTimeoutError(PenstockError, TimeoutError):
+    """What was waited for did not come in time."""
+
+    retriable = True
+
+
 class LockedError(PenstockError, OSError):
     """Another process holds what this call needs exclusively."""
 

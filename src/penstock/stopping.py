@@ -11,6 +11,7 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 
 class StopFlag:
@@ -49,20 +50,25 @@ class StopFlag:
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[StopFlag]:
     """While the block runs in the main thread, SIGTERM and SIGINT call `stop`; in another thread nothing is changed.
 
-    The flag tells whether one came: of what the block begins, a part may begin behind the signal.
+    A second one does what it did before the block, and so ends what does not listen. The flag tells whether one came:
+    of what the block begins, a part may begin behind the signal.
     """
     came = StopFlag()
+    before: dict[signal.Signals, Any] = {}
 
     def handle(*_: object) -> None:
+        give_back()
         came.set()
         stop()
 
-    before = {}
+    def give_back() -> None:
+        for number, action in before.items():
+            signal.signal(number, signal.SIG_DFL if action is None else action)  # None: not Python's
+
     try:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 before[number] = signal.signal(number, handle)
         yield came
     finally:
-        for number, action in before.items():
-            signal.signal(number, action)
+        give_back()

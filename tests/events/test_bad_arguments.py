@@ -198,6 +198,12 @@ CALLS: list[tuple[str, Call]] = [
     ("handler", lambda at: events.QueryBus().handler(PackBox)(None)),  # type: ignore[type-var]
     ("measure", lambda at: Alerts(at.broker).add("x", [], above=1, callback=print)),  # type: ignore[arg-type]
     ("above", lambda at: Alerts(at.broker).add("x", "lag", above=math.nan, callback=print)),
+    ("topics", lambda at: events.timeline(at.broker, "c", topics=3)),  # type: ignore[arg-type]
+    ("topics", lambda at: events.timeline(at.broker, "c", topics="events")),
+    ("clock", lambda at: events.Envelope.wrap(BOX, "s", clock=3)),  # type: ignore[arg-type]
+    ("correlation_id", lambda at: at.commands.dispatch(PackBox(1), correlation_id=3)),
+    ("causation_id", lambda at: at.commands.dispatch(PackBox(1), causation_id=[1])),
+    ("timeout", lambda at: at.sagas.start(at.sagas.define("x")(lambda saga: 1)).result(10**400)),
 ]
 
 

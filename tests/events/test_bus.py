@@ -240,6 +240,21 @@ def test_unknown_types_may_be_skipped(bus: events.EventBus) -> None:
     other.close()
 
 
+def test_no_more_events_than_asked_for(bus: events.EventBus) -> None:
+    done: list[int] = []
+
+    @bus.on(BusSquare, group="g")
+    def handle(event: BusSquare) -> None:
+        done.append(event.number)
+        bus.publish(BusSquare(event.number + 1))
+
+    bus.on(BusSquare, group="other")(lambda event: None)
+    bus.publish_many([BusSquare(number) for number in range(10)])
+    assert bus.run_until_idle(max_events=0) == 0
+    assert bus.run_until_idle(max_events=3) == 3 and done == [0, 1, 2]
+    assert bus.run_until_idle(max_events=20) == 20
+
+
 def test_idempotent_handlers_take_an_id_once(bus: events.EventBus, tmp_path: Path) -> None:
     got: list[str] = []
     bus.on(BusSquare, group="remembers", idempotent=True)(lambda event: got.append("a"))
@@ -450,6 +465,14 @@ def test_drain_waits_for_retries(tmp_path: Path) -> None:
         bus.publish(BusSquare(1))
         bus.drain(timeout=20)
         assert calls == [1, 1, 1] and bus.dead_letters() == []
+
+
+def test_drain_gives_up_in_time(bus: events.EventBus) -> None:
+    bus.on(BusSquare, group="g", retry=events.Retry(delay=60))(lambda event: event.nothing)
+    bus.publish(BusSquare(1))
+    with pytest.raises(penstock.WaitTimeoutError, match="'g'") as caught:
+        bus.drain(timeout=0)
+    assert isinstance(caught.value, TimeoutError) and caught.value.retriable
 
 
 def test_what_ends_a_worker_ends_the_run(tmp_path: Path) -> None:

@@ -317,7 +317,7 @@ def test_waiting_and_lag(store: events.EventStore, clock: VirtualClock) -> None:
     timer.start()
     with pytest.raises(InvalidArgumentError, match="position is -1"):
         projector.wait_for(-1)
-    with pytest.raises(TimeoutError, match="is at 0, not at 2"):
+    with pytest.raises(penstock.WaitTimeoutError, match="is at 0, not at 2"):
         projector.wait_for(position, timeout=1.0)
     timer.join()
 

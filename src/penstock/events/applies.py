@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.errors import InvalidTypeError
+from penstock.events.checks import check_plain, is_async
 from penstock.events.event import Event, EventMeta
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -31,6 +32,9 @@ def applies(*event_classes: type[Event]) -> Callable[[F], F]:
     def mark(function: F) -> F:
         if not inspect.isfunction(function):
             raise InvalidTypeError(f"applies decorates {function!r}; a method is needed")
+        check_plain("what applies decorates", function)
+        if is_async(function):
+            raise InvalidTypeError(f"applies decorates {function!r}, which is async and would not be awaited")
         setattr(function, _MARK, (*getattr(function, _MARK, ()), *event_classes))
         return function
 

@@ -27,6 +27,7 @@ from penstock.events.event import Event
 from penstock.events.guard import checked_number
 from penstock.events.inbox import Inbox
 from penstock.events.retry import Retry
+from penstock.storage.topic_config import check_topic_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 Key = str | bytes | None
@@ -56,14 +57,14 @@ class EventBus(Runner):
     ) -> None:
         if not isinstance(broker, Broker):
             raise InvalidTypeError(f"broker is {broker!r}; an open penstock.Broker is needed")
-        checked_text("source", source)
+        source = checked_text("source", source)
         if unknown_types not in ("dead-letter", "skip"):
             raise InvalidConfigError(f"unknown_types is {unknown_types!r}; allowed are 'dead-letter', 'skip'")
         super().__init__(broker)
         self.source = source
-        self.topic = topic
         self._unknown = unknown_types
-        self._append = _topic(broker, topic, partitions, topic_config).append
+        self.topic = check_topic_name(topic)
+        self._append = _topic(broker, self.topic, partitions, topic_config).append
         self._inbox: dict[str, Inbox] = {}
 
     # --- publishing ------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ class EventBus(Runner):
         self._check_open()
         types = checked_types(event_types)
         if group is not None:
-            checked_text("group", group)
+            group = checked_text("group", group)
         if breaker is not None and not isinstance(breaker, CircuitBreaker):
             raise InvalidTypeError(f"breaker is {breaker!r}; a penstock.events.CircuitBreaker or None is needed")
         if start not in (None, "earliest", "latest"):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
+from types import CoroutineType
 from typing import Any
 
 from penstock.clock import Clock
@@ -31,6 +32,7 @@ _FIRST = 16
 _PAUSE_S = 0.1
 _DRAIN_S = 0.002
 
+CANCELLED = "what the handler waited for was cancelled"
 Decoded = tuple[Delivery, Envelope, Event, list[Handler]]
 
 
@@ -78,27 +80,33 @@ class Group:
 
     # --- receiving -------------------------------------------------------------------------------------------------
 
-    def work(self, wait: float, stopped: Callable[[], bool]) -> int | None:
-        """Receive and deal with some deliveries; how many, or None when a circuit is open. One thread waits at a time,
-        so that an event wakes one.
+    def work(self, wait: float, stopped: Callable[[], bool], limit: int | None = None) -> int | None:
+        """Receive and deal with some deliveries, `limit` at the most; how many, or None when a circuit is open. One
+        thread waits at a time, so that an event wakes one.
         """
+        if limit == 0:
+            return 0
+        if threading.get_ident() in self._in_hand and self.settings["copies"] == "subscriber":
+            return 0  # inside of a handler, behind which all others wait
         with self._receiving:
             if stopped():
                 return 0
             allowed = self._allowed()
             if allowed == 0:
                 return None
-            most = self._take if allowed is None else min(allowed, self._take)
+            most = min(one for one in (self._take, allowed, limit) if one is not None)
             deliveries = self.source.receive(most, min(wait, _DRAIN_S) if self.drained_by else wait)
             if not deliveries:
                 return 0
-            self._in_hand[threading.get_ident()] = deliveries
             if self.settings["copies"] == "subscriber":  # in order, one by one
                 return self._work_on(deliveries, most, stopped)
         return self._work_on(deliveries, most, stopped)
 
     def _work_on(self, deliveries: list[Delivery], most: int, stopped: Callable[[], bool]) -> int:
         started = self._clock.monotonic()
+        thread = threading.get_ident()
+        outer = self._in_hand.get(thread, [])  # of a handler in which this is called
+        self._in_hand[thread] = [*outer, *deliveries]
         if self._waiting:
             self._waiting.difference_update([delivery.id for delivery in deliveries])
         try:
@@ -109,7 +117,9 @@ class Group:
             else:
                 self._one_by_one(deliveries, stopped)
         finally:
-            self._in_hand.pop(threading.get_ident(), None)
+            self._in_hand[thread] = outer
+            if not outer:
+                del self._in_hand[thread]
             self._give_back(deliveries)
         self._adapt(len(deliveries) == most, self._clock.monotonic() - started)
         return len(deliveries)
@@ -195,10 +205,18 @@ class Group:
 
     def _guarded(self, handler: Handler, event: Any, envelope: Any) -> None:
         if handler.breaker is None:
-            handler.call(event, envelope)
+            self._run(handler, event, envelope)
         else:
             with handler.breaker:
-                handler.call(event, envelope)
+                self._run(handler, event, envelope)
+
+    def _run(self, handler: Handler, event: Any, envelope: Any) -> None:
+        try:
+            result = handler.call(event, envelope)
+            if type(result) is CoroutineType:  # of a function that is not async, as a lambda around one
+                self._loop.run(result)
+        except asyncio.CancelledError as error:  # of something that it waited for, and no Exception
+            raise RuntimeError(CANCELLED) from error
 
     # --- async handlers --------------------------------------------------------------------------------------------
 
@@ -256,10 +274,19 @@ class Group:
 
     async def _guarded_async(self, handler: Handler, event: Any, envelope: Any) -> None:
         if handler.breaker is None:
-            await handler.call(event, envelope)
+            await self._await(handler, event, envelope)
         else:
             async with handler.breaker:
-                await handler.call(event, envelope)
+                await self._await(handler, event, envelope)
+
+    async def _await(self, handler: Handler, event: Any, envelope: Any) -> None:
+        try:
+            await handler.call(event, envelope)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():  # it is this one that is cancelled
+                raise
+            raise RuntimeError(CANCELLED) from error
 
     # --- batches ---------------------------------------------------------------------------------------------------
 

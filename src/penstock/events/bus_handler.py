@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.errors import InvalidConfigError, InvalidTypeError
-from penstock.events.checks import check_keywords
+from penstock.events.checks import check_keywords, check_plain, is_async
 from penstock.events.circuit_breaker import CircuitBreaker
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event, EventMeta
@@ -41,8 +41,7 @@ class Handler:
         self.batch = batch
         self.inbox: Inbox | None = None
         self.own_transaction = False  # whether the handler runs inside the inbox's transaction
-        called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
-        self.is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+        self.is_async = is_async(function)
         self._takes_envelope = positional_count(function) >= 2
         self._filter = filter
         self._filter_takes_envelope = filter is not None and positional_count(filter) >= 2
@@ -100,6 +99,7 @@ def checked_function(function: Callable[..., Any], batch: bool) -> Callable[...,
     """A callable of one or two arguments, or an error."""
     if not callable(function):
         raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+    check_plain("handler", function)
     check_keywords("handler", function)
     try:
         required = [

@@ -1,4 +1,4 @@
-"""The event loop in which a bus runs its async handlers: a thread of its own, or the loop of `EventBus.serve`."""
+"""The event loop in which a bus runs its async handlers: in a thread of its own, or the loop of `EventBus.serve`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from penstock.errors import InvalidConfigError
+from penstock.events.loop_thread import LoopThread
+
 T = TypeVar("T")
-_abandoned: list[asyncio.AbstractEventLoop] = []
+_abandoned: list[LoopThread] = []
 
 
 class HandlerLoop:
@@ -16,38 +19,46 @@ class HandlerLoop:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._given: asyncio.AbstractEventLoop | None = None
+        self._own: LoopThread | None = None
 
     def use(self, loop: asyncio.AbstractEventLoop | None) -> None:
         """Run them in this loop from now on; None: in one of its own."""
         self.stop()
-        self._loop = loop
+        self._given = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """The coroutine's result, waited for by this thread."""
+        """The coroutine's result, waited for by this thread. Raises `InvalidConfigError` in the loop itself."""
+        if self.is_current:
+            coroutine.close()
+            raise InvalidConfigError("an async handler waits for the loop that runs it; do this in a thread")
         return asyncio.run_coroutine_threadsafe(coroutine, self._running()).result()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called by what the loop runs."""
+        own, given = self._own, self._given
+        if own is not None:
+            return own.is_current
+        return given is not None and asyncio._get_running_loop() is given
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-bus-loop", daemon=True)
-                self._thread.start()
-            return self._loop
+            if self._given is not None:
+                return self._given
+            if self._own is None:
+                self._own = LoopThread("penstock-bus-loop")
+            return self._own.loop
 
     def leave_parent(self) -> None:
         """In the child of a fork: the loop's thread stayed with the parent, and its descriptors are shared."""
-        if self._loop is not None:
-            _abandoned.append(self._loop)
-        self._lock, self._loop, self._thread = threading.Lock(), None, None
+        if self._own is not None:
+            _abandoned.append(self._own)
+        self._lock, self._given, self._own = threading.Lock(), None, None
 
-    def stop(self) -> None:
-        """End the loop, if it is its own."""
+    def stop(self, wait: bool = True) -> None:
+        """End the loop, if it is its own; `wait` until it has."""
         with self._lock:
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+            own, self._own, self._given = self._own, None, None
+        if own is not None:
+            own.end(wait)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Self
 
 from penstock import Broker, ClosedError, CorruptionError, PenstockError
-from penstock.errors import InvalidArgumentError, InvalidConfigError
+from penstock.errors import InvalidArgumentError, InvalidConfigError, WaitTimeoutError
 from penstock.events.bus_group import Group
 from penstock.events.bus_loop import HandlerLoop
 from penstock.events.checks import checked_list
@@ -83,16 +83,25 @@ class Runner:
 
     def run(self, workers: int = 1, groups: Iterable[str] | None = None) -> None:
         """Handle events until `stop`; in the main thread also until SIGTERM or SIGINT. Handlers that run are finished,
-        what else was fetched is given back. Raises what ended a worker, such as a `SystemExit` of a handler.
+        what else was fetched is given back; a second signal does not wait for that. Raises what ended a worker, such as
+        a `SystemExit` of a handler.
         """
         with stopped_by_signals(self._ask_to_stop) as signalled:
+            self.start(workers, groups)
+            if signalled.is_set():
+                self._ask_to_stop()
             try:
-                self.start(workers, groups)
-                if signalled.is_set():
-                    self._ask_to_stop()
                 self.join()
-            finally:
-                self.stop()
+            except BaseException:  # a second SIGINT
+                self._abandon()
+                raise
+            self.stop()
+
+    def _abandon(self) -> None:
+        """Ask for the end, and wait for nobody."""
+        self._ask_to_stop()
+        self._threads = []
+        self._loop.stop(wait=False)
 
     async def serve(self, workers: int = 1, groups: Iterable[str] | None = None) -> None:
         """`run` for asyncio: async handlers run in this loop. Cancelling it stops the bus gracefully."""
@@ -111,18 +120,19 @@ class Runner:
             self.stop()
 
     def stop(self) -> None:
-        """Finish the handlers that run, give back what else was fetched, and wait for that. May be repeated."""
+        """Finish the handlers that run, give back what else was fetched, and wait for that (in a handler: ask for it).
+        May be repeated."""
         self._ask_to_stop()
-        own = threading.current_thread()
+        if self._loop.is_current or threading.current_thread() in self._threads:
+            return
         for thread in self._threads:
-            if thread is not own and thread.ident is not None:
+            if thread.ident is not None:
                 thread.join()
-        if own not in self._threads:
-            self._threads = []
-            self._loop.stop()
-            failure, self._failure = self._failure, None
-            if failure is not None:
-                raise failure
+        self._threads = []
+        self._loop.stop()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the bus was stopped, or for `timeout` seconds."""
@@ -190,7 +200,8 @@ class Runner:
     # --- until there is nothing left -------------------------------------------------------------------------------
 
     def run_until_idle(self, max_events: int | None = None) -> int:
-        """Handle what is ready now, in this thread, and what that leads to; how many events were delivered.
+        """Handle what is ready now, in this thread, and what that leads to; how many events were delivered (at the most
+        `max_events`).
 
         Retries that are not due yet are left: advance the clock and call again. Meant for tests and scripts.
         """
@@ -201,13 +212,13 @@ class Runner:
         while not idle and (max_events is None or done < max_events):
             idle = True
             for group in list(self._groups.values()):
-                while found := group.work(0.0, lambda: False):
+                while found := group.work(0.0, lambda: False, None if max_events is None else max_events - done):
                     done, idle = done + found, False
         return done
 
     def drain(self, timeout: float = 30.0) -> int:
         """Handle events, beside the bus's own threads, until each is settled or dead, retries included; how many this
-        thread handled. What other processes have in hand does not count. `TimeoutError` when some are left after
+        thread handled. What other processes have in hand does not count. `WaitTimeoutError` when some are left after
         `timeout` seconds of the broker's clock.
         """
         self._check_open()
@@ -223,7 +234,7 @@ class Runner:
                 if not left:
                     return done
                 if self.broker.clock.monotonic() >= deadline:
-                    raise TimeoutError(f"after {timeout} s groups {left} still have events")
+                    raise WaitTimeoutError(f"after {timeout} s groups {left} still have events")
                 time.sleep(0.002)
         finally:
             for group in groups:

@@ -15,11 +15,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 def checked_text(name: str, value: object) -> str:
-    """A str that is not empty and has a UTF-8 form. Raises `InvalidTypeError`, `InvalidArgumentError`."""
+    """A str that is not empty and has a UTF-8 form; of a subclass, as the members of a `StrEnum` are, the plain one.
+    Raises `InvalidTypeError`, `InvalidArgumentError`."""
     if not isinstance(value, str) or not value:
         raise InvalidTypeError(f"{name} is {value!r}; a str that is not empty is needed")
     check_unicode(name, value)
-    return value
+    return value if type(value) is str else str.__str__(value)
 
 
 def check_unicode(name: str, value: str) -> None:
@@ -54,6 +55,18 @@ def checked_callable(name: str, value: Any) -> Any:
     if value is not None and not callable(value):
         raise InvalidTypeError(f"{name} is {value!r}; a callable or None is needed")
     return value
+
+
+def check_plain(name: str, function: Any) -> None:
+    """Refuse a generator function, whose body would never run."""
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidTypeError(f"{name} is {function!r}, a generator function, which would never run; do not yield")
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives a coroutine, as far as that can be told."""
+    called = function if inspect.isroutine(function) else getattr(function, "__call__", function)  # noqa: B004
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def check_keywords(name: str, function: Any) -> None:

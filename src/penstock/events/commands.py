@@ -20,7 +20,7 @@ import msgspec
 from penstock.clock import SystemClock
 from penstock.errors import ConcurrencyError, InvalidArgumentError, InvalidConfigError, InvalidTypeError, PenstockError
 from penstock.events.bus_handler import positional_count
-from penstock.events.checks import check_keywords, metadata_json
+from penstock.events.checks import check_keywords, check_plain, checked_text, is_async, metadata_json
 from penstock.events.context import current_envelope, handling
 from penstock.events.envelope import Envelope
 from penstock.events.event import Event
@@ -69,7 +69,7 @@ class UnknownCommandError(PenstockError, KeyError):
 class _Handler:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.is_async = is_async(function)
         self.takes_store = positional_count(function) >= 2
         try:
             returns = typing.get_type_hints(function).get("return", Any)
@@ -116,6 +116,7 @@ class CommandBus:
                 raise InvalidConfigError(f"{command_class.__name__} has a handler already")
             if not callable(function):
                 raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+            check_plain("handler", function)
             check_keywords("handler", function)
             self._handlers[command_class] = _Handler(function)
             return function
@@ -149,6 +150,11 @@ class CommandBus:
                     return known[0]
                 with attempt.scope():
                     result = attempt.call()
+                    if inspect.iscoroutine(result):
+                        result.close()
+                        raise InvalidConfigError(
+                            "the handler returned a coroutine; make it async, or await dispatch_async"
+                        )
                 return attempt.commit(result)
             except ConcurrencyError as error:
                 failures += 1
@@ -167,7 +173,7 @@ class CommandBus:
                     return known[0]
                 with attempt.scope():
                     result = attempt.call()
-                    if attempt.handler.is_async:
+                    if inspect.isawaitable(result):
                         result = await result
                 return attempt.commit(result)
             except ConcurrencyError as error:
@@ -305,6 +311,9 @@ def _command_envelope(store: EventStore, command: Any, options: Mapping[str, Any
     unknown = sorted(set(options) - {"correlation_id", "causation_id", "metadata"})
     if unknown:
         raise InvalidArgumentError(f"{', '.join(unknown)}: allowed are correlation_id, causation_id and metadata")
+    for name in ("correlation_id", "causation_id"):
+        if options.get(name):
+            checked_text(name, options[name])
     cause = current_envelope()
     identity = new_message_id()
     inherited = {"traceId": None, "userId": None}

@@ -11,7 +11,7 @@ import msgspec
 from penstock.clock import Clock
 from penstock.errors import InvalidTypeError
 from penstock.events import cloudevents
-from penstock.events.checks import checked_text
+from penstock.events.checks import checked_clock, checked_text
 from penstock.events.context import current_envelope
 from penstock.events.errors import UNREADABLE, InvalidEventError
 from penstock.events.event import VERSION_MAX, Event
@@ -76,10 +76,14 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_d
         """
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {type(event).__name__}; an object of an Event class is needed")
-        if not isinstance(source, str) or not source:
-            raise InvalidTypeError(f"source is {source!r}; a str that is not empty is needed")
-        if message_id or correlation_id or causation_id or metadata or timestamp:
-            _check_options(message_id, correlation_id, causation_id, metadata, timestamp)
+        if type(source) is not str or not source:
+            source = checked_text("source", source)
+        if message_id or correlation_id or causation_id:
+            message_id = _checked_id("message_id", message_id)
+            correlation_id = _checked_id("correlation_id", correlation_id)
+            causation_id = _checked_id("causation_id", causation_id)
+        if metadata or timestamp:
+            _check_options(metadata, timestamp)
         check_event(event)
         cause = current_envelope()
         message_id = message_id or new_message_id()
@@ -180,13 +184,11 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Envelope).decode
 
 
-def _check_options(
-    message_id: object, correlation_id: object, causation_id: object, metadata: object, timestamp: object
-) -> None:
-    names = ("message_id", "correlation_id", "causation_id")
-    for name, value in zip(names, (message_id, correlation_id, causation_id), strict=True):
-        if value:
-            checked_text(name, value)
+def _checked_id(name: str, value: str | None) -> str | None:
+    return checked_text(name, value) if value else None
+
+
+def _check_options(metadata: object, timestamp: object) -> None:
     if metadata and not isinstance(metadata, Mapping):
         raise InvalidTypeError(f"metadata is {metadata!r}; a dict is needed")
     if timestamp and (not isinstance(timestamp, datetime) or timestamp.tzinfo is None):
@@ -194,4 +196,10 @@ def _check_options(
 
 
 def _now(clock: Clock | None) -> datetime:
-    return datetime.now(UTC) if clock is None else datetime.fromtimestamp(clock.time_ms() / 1000, UTC)
+    if clock is None:
+        return datetime.now(UTC)
+    try:
+        return datetime.fromtimestamp(clock.time_ms() / 1000, UTC)
+    except AttributeError:
+        checked_clock(clock)
+        raise

@@ -55,7 +55,7 @@ class EventMeta(msgspec.StructMeta):
         names = _personal_names(name, subject, personal)
         struct_options.setdefault("frozen", True)
         cls: Any = super().__new__(mcls, name, bases, namespace, **struct_options)
-        cls.event_type = name if type is None else type
+        cls.event_type = name if type is None else str.__str__(type)
         cls.event_version = version
         if subject is not None or not hasattr(cls, "event_subject"):
             cls.event_subject = subject

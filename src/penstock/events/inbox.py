@@ -48,7 +48,7 @@ class Inbox:
         ttl: float | None = 604_800.0,
         clock: Clock | None = None,
     ) -> None:
-        checked_text("group", group)
+        group = checked_text("group", group)
         checked_clock(clock)
         self._ttl_ms = None if ttl is None else round(checked_number("ttl", ttl, 0.001, 1e10) * 1000)
         self._clock = clock or SystemClock()
@@ -143,6 +143,8 @@ class Inbox:
         identity = message if isinstance(message, str) else getattr(message, "message_id", None)
         if not isinstance(identity, str) or not identity:
             raise InvalidTypeError(f"message is {message!r}; an Envelope or a message id is needed")
+        if type(identity) is not str:
+            identity = str.__str__(identity)
         key = id_key(identity) if self._sql.is_sqlite else identity
         if type(key) is str:
             check_unicode("message", identity)

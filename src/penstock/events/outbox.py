@@ -58,8 +58,7 @@ class Outbox:
         name: str = "outbox",
         clock: Clock | None = None,
     ) -> None:
-        for label, value in (("topic", topic), ("source", source), ("name", name)):
-            checked_text(label, value)
+        topic, source, name = checked_text("topic", topic), checked_text("source", source), checked_text("name", name)
         checked_clock(clock)
         self._sql = Sql(database)
         self.topic = topic

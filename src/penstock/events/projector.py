@@ -14,9 +14,9 @@ from typing import Any, Self
 
 from penstock.clock import SystemClock
 from penstock.error_text import repr_of
-from penstock.errors import ClosedError, InvalidConfigError, InvalidTypeError
+from penstock.errors import ClosedError, InvalidConfigError, InvalidTypeError, WaitTimeoutError
 from penstock.events.at_the_end import at_the_end
-from penstock.events.checks import checked_text
+from penstock.events.checks import check_plain, checked_text, is_async
 from penstock.events.errors import UnknownEventTypeError
 from penstock.events.guard import checked_number
 from penstock.events.projection import Apply, Projection, apply_of
@@ -67,6 +67,10 @@ class Projector:
         if not isinstance(projection, Projection):
             raise InvalidTypeError(f"projection is {projection!r}; an object of a Projection class is needed")
         self.projection = projection
+        for method in (projection.setup, projection.reset):
+            check_plain(f"{method.__name__} of {type(projection).__name__}", method)
+            if is_async(method):
+                raise InvalidTypeError(f"{method!r} is async and would not be awaited")
         if name is not None:
             checked_text("name", name)
         self.name = name or projection.name or type(projection).__name__
@@ -200,11 +204,14 @@ class Projector:
         self._check_open()
         self._stopped.clear()
         with stopped_by_signals(self._stopped.set):
-            self._running = True
-            try:
-                self._loop()
-            finally:
-                self._running = False
+            self._run()
+
+    def _run(self) -> None:
+        self._running = True
+        try:
+            self._loop()
+        finally:
+            self._running = False
 
     def _loop(self) -> None:
         failures = 0
@@ -242,6 +249,7 @@ class Projector:
         if self._thread is not None:
             raise InvalidConfigError("the projector runs already; stop it first")
         self._failure = None
+        self._stopped.clear()  # here, or a `stop` before the thread runs would be lost
         self._thread = threading.Thread(target=self._guarded, name=f"penstock-projector-{self.name}", daemon=True)
         self._running = True
         self._thread.start()
@@ -249,7 +257,7 @@ class Projector:
 
     def _guarded(self) -> None:
         try:
-            self.run()
+            self._run()
         except BaseException as error:
             _log.exception("projection %s stopped", self.name)
             self._failure = error
@@ -274,8 +282,8 @@ class Projector:
         return self._feed.start if text is None else self._feed.from_text(text)
 
     def wait_for(self, position: Any = None, timeout: float = 1.0) -> bool:
-        """Block until the read model has everything up to `position`: read your own writes. True, or `TimeoutError`
-        after `timeout` seconds.
+        """Block until the read model has everything up to `position`: read your own writes. True, or
+        `WaitTimeoutError` (a `TimeoutError`) after `timeout` seconds.
 
         `position`: an event store's (or what `append` returned); of a topic, the next offset of each partition; None:
         all that is stored now. Somebody has to run the projection, in this process or another.
@@ -289,7 +297,7 @@ class Projector:
             if self._feed.covers(at, wanted):
                 return True
             if clock.monotonic() >= deadline:
-                raise TimeoutError(f"projection {self.name} is at {at}, not at {wanted}, after {timeout} s")
+                raise WaitTimeoutError(f"projection {self.name} is at {at}, not at {wanted}, after {timeout} s")
             if self._running:
                 with self._moved:
                     self._moved.wait(_LOOK_S)

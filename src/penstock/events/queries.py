@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from penstock.errors import InvalidConfigError, InvalidTypeError
-from penstock.events.checks import check_keywords
+from penstock.events.checks import check_keywords, check_plain, is_async
 from penstock.events.commands import _handler_of, _validated
 from penstock.events.projector import Projector
 
@@ -44,6 +44,7 @@ class QueryBus:
                 raise InvalidConfigError(f"{query_class.__name__} has a handler already")
             if not callable(function):
                 raise InvalidTypeError(f"handler is {function!r}; a callable is needed")
+            check_plain("handler", function)
             check_keywords("handler", function)
             self._handlers[query_class] = (function, projector)
             return function
@@ -54,11 +55,11 @@ class QueryBus:
         """The answer. `after`: a position that the read model must have reached, which is waited for, `timeout`
         seconds at most: so one reads one's own writes.
 
-        Raises `InvalidCommandError` (fields of wrong types), `UnknownCommandError`, `TimeoutError`,
+        Raises `InvalidCommandError` (fields of wrong types), `UnknownCommandError`, `WaitTimeoutError`,
         `InvalidConfigError` (an async handler: await `ask_async`).
         """
         function, projector = _handler_of(self._handlers, query)
-        if inspect.iscoroutinefunction(function):
+        if is_async(function):
             raise InvalidConfigError(f"the handler of {type(query).__name__} is async; await ask_async instead")
         _validated(query)
         _wait(query, projector, after, timeout)

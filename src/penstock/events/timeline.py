@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from penstock import Broker, Record, TopicPartition
 from penstock.errors import InvalidTypeError
-from penstock.events.checks import checked_broker, checked_text
+from penstock.events.checks import checked_broker, checked_list, checked_text
 from penstock.events.envelope import Envelope
 from penstock.events.errors import UNREADABLE, InvalidEventError
 from penstock.events.sagas.entry import COMMANDS, TOLD, Entry
@@ -90,16 +90,16 @@ def timeline(
     long ago). Raises `UnknownTopicError`, `InvalidTypeError`.
     """
     checked_broker(broker)
-    checked_text("correlation_id", correlation_id)
-    search = _Search(correlation_id)
-    for topic in broker.topics() if topics is None else topics:
+    search = _Search(checked_text("correlation_id", correlation_id))
+    for topic in broker.topics() if topics is None else checked_list("topics", topics):
         for record in _records(broker, topic, since):
             search.look_at(record)
     return search.found()
 
 
 def _records(broker: Broker, topic: str, since: datetime | timedelta | None) -> Iterator[Record]:
-    places = [TopicPartition(topic, number) for number in range(broker.topic(topic).partitions)]
+    found = broker.topic(topic)
+    places = [TopicPartition(found.name, number) for number in range(found.partitions)]
     with broker.consumer(isolation_level="read_committed") as consumer:
         consumer.assign(places)
         for place in places:

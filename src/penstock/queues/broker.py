@@ -78,7 +78,7 @@ class Broker(LogBroker):
         `InvalidConfigError`, `TopicExistsError` (an ordinary topic has this name), `LockedError` (it is exclusive, and
         another broker's).
         """
-        check_topic_name(name)
+        name = check_topic_name(name)
         self._check_open()
         with self._queue_lock:
             config = self.queues().get(name)
@@ -240,8 +240,8 @@ class Broker(LogBroker):
         options: those of `QueueConfig` that have to do with receiving. Raises `UnknownTopicError`,
         `InvalidConfigError`.
         """
-        self._topic_config(check_topic_name(topic))
-        check_topic_name(group)
+        topic, group = check_topic_name(topic), check_topic_name(group)
+        self._topic_config(topic)
         offset = auto_offset_reset if type(auto_offset_reset) is int else -1
         if auto_offset_reset not in ("earliest", "latest") and not 0 <= offset <= OFFSET_MAX:
             raise InvalidConfigError(

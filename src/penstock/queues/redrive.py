@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from penstock._native.delivery_states import MOVED
 from penstock._native.message import Message
 from penstock.clock import SystemClock
-from penstock.errors import InvalidArgumentError, InvalidTypeError
+from penstock.errors import InvalidArgumentError, InvalidTypeError, WaitTimeoutError
 from penstock.queues.dead_letter import source_of, without_death
 
 if TYPE_CHECKING:
@@ -87,11 +87,13 @@ class RedriveTask:
         return self
 
     def result(self, timeout: float | None = None) -> RedriveReport:
-        """Wait for the end; what was done. Raises what failed, `TimeoutError` when it still runs."""
+        """Wait for the end; what was done. Raises what failed, `WaitTimeoutError` when it still runs."""
         if self._thread is not None:
             self._thread.join(timeout)
             if self._thread.is_alive():
-                raise TimeoutError(f"the redrive still runs after {timeout} s; {self.report.moved} messages were moved")
+                raise WaitTimeoutError(
+                    f"the redrive still runs after {timeout} s; {self.report.moved} messages were moved"
+                )
         if self._error is not None:
             raise self._error
         return self.report

@@ -143,4 +143,4 @@ def check_topic_name(name: object) -> str:
         raise InvalidNameError(
             f"topic name {shown!r} is not allowed: 1 to 249 characters of A-Z a-z 0-9 . _ -, and not '.' or '..'"
         )
-    return name
+    return str.__str__(name)  # of a subclass, as the members of a StrEnum are: the plain one

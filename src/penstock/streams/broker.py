@@ -122,7 +122,7 @@ class Broker:
         Raises `TopicExistsError`, `InvalidNameError`, `InvalidConfigError`, `DiskFullError`.
         """
         self._check_open()
-        check_topic_name(name)
+        name = check_topic_name(name)
         topic_config = TopicConfig().altered({**config, "partitions": partitions})
         with self._topics_lock():
             if name in self._catalog.topics():
@@ -135,7 +135,8 @@ class Broker:
 
     def topic(self, name: str) -> Topic:
         """A handle on a topic, or `UnknownTopicError`."""
-        self._topic_config(check_topic_name(name))
+        name = check_topic_name(name)
+        self._topic_config(name)
         return Topic(self, name)
 
     def topics(self) -> list[str]:

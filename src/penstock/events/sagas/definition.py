@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidArgumentError, InvalidTypeError
-from penstock.events.checks import check_keywords
+from penstock.events.checks import check_keywords, check_plain, is_async
 from penstock.events.sagas.codec import decode_value, encode_value
 
 _decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -22,8 +22,9 @@ class Definition:
     """Made by `Sagas.define`. Raises `InvalidTypeError` for what is no function of a saga and arguments."""
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
-        if not callable(function) or inspect.iscoroutinefunction(function):
+        if not callable(function) or is_async(function):
             raise InvalidTypeError(f"saga {name!r} is {function!r}; a function (not async) of a saga is needed")
+        check_plain(f"saga {name!r}", function)
         self.name = name
         self.function = function
         try:

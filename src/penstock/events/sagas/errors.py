@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, WaitTimeoutError
 
 
 class UnknownSagaError(PenstockError, KeyError):
@@ -16,10 +16,8 @@ class SagaStateError(PenstockError, ValueError):
     """The saga is not in a state that this call is meant for."""
 
 
-class SagaTimeoutError(PenstockError, TimeoutError):
-    """What was waited for did not come in time."""
-
-    retriable = True
+class SagaTimeoutError(WaitTimeoutError):
+    """What a saga, or whoever wants its result, waited for did not come in time."""
 
 
 class StepFailedError(PenstockError, RuntimeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -91,7 +92,7 @@ def _run(task: Task, definition: Definition) -> None:
         _fail(task, FAILED, error.step, error.reason, error.error_type)
     except SagaTimeoutError as error:
         _fail(task, FAILED, "", line_of(error), "SagaTimeoutError")
-    except Exception as error:  # whatever the function raises is what the saga failed with
+    except (Exception, asyncio.CancelledError) as error:  # whatever the function raises is what the saga failed with
         _fail(task, FAILED, "", line_of(error), type(error).__name__)
     else:
         if task.state.status != COMPENSATING:
@@ -107,7 +108,7 @@ def _call(saga: Saga, definition: Definition, raw_args: msgspec.Raw) -> Any:
     """The function's result. What interrupted it is raised all the same when the function caught that."""
     try:
         result = definition.function(saga, *definition.decode(raw_args))
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         saga.check_failure(error)
         raise
     saga.check_complete()

@@ -25,6 +25,7 @@ _KINDS = {
     "expired": "timed out", "timer": "waiting",
 }  # fmt: skip
 _SLICE_S = 0.25
+WAIT_MAX_S = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +139,9 @@ class SagaHandle:
         `SagaNonDeterminismError`), `SagaTimeoutError`, `InvalidArgumentError` (a timeout below 0).
         """
         if timeout is not None and (
-            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0
+            isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout <= WAIT_MAX_S
         ):
-            raise InvalidArgumentError(f"timeout is {timeout!r}; seconds from 0, or None, are needed")
+            raise InvalidArgumentError(f"timeout is {timeout!r}; seconds from 0 to {WAIT_MAX_S:g}, or None, are needed")
         clock = self._sagas.clock
         deadline = None if timeout is None else clock.monotonic() + timeout
         while True:

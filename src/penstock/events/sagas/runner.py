@@ -129,6 +129,11 @@ class Runner:
             if self._ready and not self._awake:
                 self._lock.notify()
 
+    def wake_all_of(self, definition: str) -> None:
+        """Have the sagas of a definition run, which may have been left for want of it. Any thread."""
+        owned = list(self.partitions.values())
+        self._wake([task for one in owned for task in list(one.tasks.values()) if task.state.definition == definition])
+
     def _keep(self) -> None:
         """Checkpoints, and what is past its retention."""
         now = self._clock.monotonic()
@@ -312,6 +317,11 @@ class Runner:
             for owned in self.partitions.values():
                 owned.release()
             self.partitions = {}
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is called in one of its threads, as a step may do; that cannot wait for the end."""
+        return threading.current_thread() in self._threads
 
     def stop(self) -> None:
         """Ask for the end; from any thread or signal handler."""

@@ -144,7 +144,7 @@ class Saga:
         if not callable(function):
             raise InvalidTypeError(f"function is {function!r}; a callable is needed")
         if name or key:
-            _check_names(name, key)
+            name, key = _checked_names(name, key)
         name = name or step_name(function)
         entry = self._state.ops.get(op)
         if entry is None:
@@ -375,7 +375,7 @@ class Saga:
             entry = self._state.ops[self._next]
             raise Diverged(f"the function ended; in the journal operation {entry.op} is {entry.kind} {entry.name!r}")
 
-    def check_failure(self, error: Exception) -> None:
+    def check_failure(self, error: BaseException) -> None:
         """The function raised: that is not its failure if something had interrupted it."""
         if self._interrupted is not None:
             _log.warning("saga %s: %s does not count: %s", self.id, line_of(error), CAUGHT)
@@ -406,11 +406,8 @@ class Saga:
         raise kind(*args)
 
 
-def _check_names(name: Any, key: Any) -> None:
-    if name:
-        checked_text("name", name)
-    if key:
-        checked_text("key", key)
+def _checked_names(name: Any, key: Any) -> tuple[str | None, str | None]:
+    return checked_text("name", name) if name else None, checked_text("key", key) if key else None
 
 
 def _check_step(compensate: Any, retry: Any, timeout: Any) -> None:

@@ -37,6 +37,7 @@ from penstock.events.sagas.store import SagaStore
 from penstock.events.sagas.view import View
 from penstock.stopping import stopped_by_signals
 from penstock.storage.forks import closes_in_child
+from penstock.storage.topic_config import check_topic_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 DAY_MS = 86_400_000
@@ -69,7 +70,7 @@ class Sagas:
         if type(retention_ms) is not int or retention_ms < 1:
             raise InvalidConfigError(f"retention_ms is {retention_ms!r}; allowed is an int from 1")
         self.broker = checked_broker(broker)
-        self.topic = name
+        self.topic = name = check_topic_name(name)
         self.clock = broker.clock
         self.retention_ms = retention_ms
         self.bus = bus
@@ -107,7 +108,7 @@ class Sagas:
         if name is not None and not isinstance(name, str):
             raise InvalidTypeError(f"name is {name!r}; a str that is not empty is needed: @sagas.define('place-order')")
         if name is not None:
-            checked_text("name", name)
+            name = checked_text("name", name)
         classes = checked_list("awaits", awaits)
         if classes and self.bus is None:
             raise InvalidArgumentError("awaits needs events: give Sagas a bus")
@@ -117,6 +118,9 @@ class Sagas:
             self._definitions[definition.name] = definition
             for event_class in classes:
                 self._listen(event_class)
+            runner = self._runner
+            if runner is not None:
+                runner.wake_all_of(definition.name)
             return function
 
         return register
@@ -152,7 +156,7 @@ class Sagas:
         found = self._definition(definition)
         saga_id = new_message_id() if saga_id is None else _checked_id("saga_id", saga_id)
         if correlation_id is not None:
-            _checked_id("correlation_id", correlation_id)
+            correlation_id = _checked_id("correlation_id", correlation_id)
         else:
             cause = current_envelope()
             correlation_id = "" if cause is None else cause.correlation_id
@@ -185,7 +189,7 @@ class Sagas:
         saga was not started yet; one that is over ignores it. Raises `InvalidTypeError`.
         """
         self._check_open()
-        checked_text("name", name)
+        name = checked_text("name", name)
         value = msgspec.Raw(encode_value("data", data))
         self._command(saga_id, Entry(kind="signal", name=name, at=self.clock.time_ms(), value=value))
 
@@ -193,7 +197,7 @@ class Sagas:
         """Send an event to the sagas with a correlation id, for `wait_for` of its class; returns to how many.
         Raises `InvalidTypeError`."""
         self._check_open()
-        checked_text("correlation_id", correlation_id)
+        correlation_id = checked_text("correlation_id", correlation_id)
         if not isinstance(event, Event):
             raise InvalidTypeError(f"event is {event!r}; an object of an Event class is needed")
         found = self._with_correlation(correlation_id)
@@ -292,19 +296,22 @@ class Sagas:
 
     def run(self, workers: int = 4) -> None:
         """Run sagas until stopped, so many at once. In the main thread, SIGTERM and SIGINT stop it: steps in hand are
-        finished, the rest goes on elsewhere. Several processes share the work. Raises `SagaStateError` when this
-        object runs them already.
+        finished, the rest goes on elsewhere; a second signal does not wait for that. Several processes share the work.
+        Raises `SagaStateError` when this object runs them already, and what ended a worker.
         """
         with stopped_by_signals(self._ask_to_stop) as signalled:
+            self.start_background(workers)
+            if signalled.is_set():
+                self._ask_to_stop()
+            runner = self._runner
             try:
-                self.start_background(workers)
-                if signalled.is_set():
-                    self._ask_to_stop()
-                runner = self._runner
                 if runner is not None:
                     runner.join()
-            finally:
-                self.stop()
+            except BaseException:  # what ended it, or a second SIGINT: nobody is waited for
+                self._ask_to_stop()
+                self._runner = None
+                raise
+            self.stop()
 
     def start_background(self, workers: int = 4) -> None:
         """Run sagas in threads of this process until `stop`.
@@ -326,7 +333,12 @@ class Sagas:
             runner.stop()
 
     def stop(self) -> None:
-        """End what `run` or `start_background` began, after the steps in hand; raises what ended it before."""
+        """End what `run` or `start_background` began, after the steps in hand; raises what ended it before. In a step:
+        ask for it."""
+        runner = self._runner
+        if runner is not None and runner.is_current:
+            runner.stop()
+            return
         with self._running:
             runner, self._runner = self._runner, None
             if runner is not None:
@@ -353,7 +365,12 @@ class Sagas:
 
     def close(self) -> None:
         """Stop, and let go of files; what else is called raises `ClosedError` then. May be repeated. Raises what ended
-        the running, once all is closed."""
+        the running, once all is closed; `SagaStateError` in a step, which it would have to wait for."""
+        runner = self._runner
+        if runner is not None and runner.is_current:
+            raise SagaStateError(
+                f"close of sagas {self.topic!r} was called in one of their steps; stop asks for the end"
+            )
         with at_the_end(close=self._let_go):
             self.stop()
 
@@ -456,4 +473,4 @@ def _checked_id(name: str, value: Any) -> str:
     if not 1 <= len(value) <= ID_MAX:
         raise InvalidArgumentError(f"{name} has {len(value)} characters; allowed are 1 to {ID_MAX}")
     check_unicode(name, value)
-    return value
+    return value if type(value) is str else str.__str__(value)

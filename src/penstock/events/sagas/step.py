@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from penstock.clock import Clock, SystemClock
+from penstock.events.loop_thread import LoopThread
 from penstock.events.sagas.errors import SagaTimeoutError
 
 _SLICE_S = 0.005
@@ -49,7 +50,7 @@ class Caller:
         self._clock = clock
         self._system = type(clock) is SystemClock
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: LoopThread | None = None
         self._helpers: queue.SimpleQueue[_Helper] = queue.SimpleQueue()
 
     def call(self, info: StepInfo, function: Callable[..., Any], args: tuple[Any, ...], timeout: float | None) -> Any:
@@ -63,6 +64,8 @@ class Caller:
             if isinstance(result, CoroutineType):
                 result = self._await(info, result, timeout)
             return result
+        except asyncio.CancelledError as error:  # of something that it waited for, and no Exception
+            raise RuntimeError(f"what step {info.step!r} waited for was cancelled") from error
         finally:
             _current.reset(token)
 
@@ -117,28 +120,20 @@ class Caller:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run_loop, args=(self._loop,), name="penstock-saga-loop", daemon=True).start()
-            return self._loop
+                self._loop = LoopThread("penstock-saga-loop")
+            return self._loop.loop
 
     def close(self) -> None:
         """End the helping threads."""
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+            loop.end(wait=False)
         while True:
             try:
                 self._helpers.get_nowait().end()
             except queue.Empty:
                 return
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
 
 
 def _wait(future: Future[Any], timeout: float) -> bool:

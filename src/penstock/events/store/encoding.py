@@ -133,7 +133,7 @@ class Encoder:
         self._tagged: set[type] = set()  # classes whose events have tags of their own
         self._personal: set[type] = set()  # classes with fields that are sealed
         self._erasure = erasure
-        self._source_json = _encode(source)
+        self._source_json = _encode(self.source)
         self._time = (-1, b"")
 
     def prepare(self, events: Events, metadata: Mapping[str, Any] | None, tags: Iterable[str]) -> Prepared:

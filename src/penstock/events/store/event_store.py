@@ -55,14 +55,15 @@ class EventStore(AggregateStore, Subscribing, Forgetting):
     def __init__(self, broker: Broker, name: str, *, source: str | None = None) -> None:
         self.name = checked_text("name", name)
         self.broker = checked_broker(broker)
+        name = self.name
         self._erasure = Erasure(broker.path / f"{name}.keys.sqlite3")
         self._snapshot_file = SnapshotFile(broker.path / f"{name}.snapshots.sqlite3", self._erasure)
         self._replays = {}
         self._followers = weakref.WeakSet()
         self._subscription_file = SubscriptionFile(broker.path / f"{name}.subscriptions.sqlite3")
-        self.source = name if source is None else source
+        self._encoder = Encoder(name if source is None else source, broker.clock, self._erasure)
+        self.source = self._encoder.source
         """The source in the envelopes of events."""
-        self._encoder = Encoder(self.source, broker.clock, self._erasure)
         self._core = Core(StoreLog(broker, name, self._erasure))
         broker._register(self)
 
