@@ -249,3 +249,21 @@ def test_bad_arguments(make: Callable[[], object], name: str) -> None:
 def test_bad_exceptions() -> None:
     with pytest.raises(InvalidTypeError, match="failures"):
         events.CircuitBreaker(failures="OSError")  # type: ignore[arg-type]
+
+
+def test_who_watches_a_circuit_does_not_come_between(clock: VirtualClock, caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[str, str]] = []
+
+    def watch(old: str, new: str) -> None:
+        told.append((old, new))
+        raise RuntimeError("of the watcher")
+
+    breaker = events.CircuitBreaker(failure_threshold=1, reset_timeout=5, on_change=watch, clock=clock)
+    with pytest.raises(ValueError, match="of the call"), breaker:
+        raise ValueError("of the call")
+    clock.advance(5)
+    assert breaker.state == "half-open"
+    with breaker:
+        told.append(("called", ""))
+    assert told == [("closed", "open"), ("open", "half-open"), ("called", ""), ("half-open", "closed")]
+    assert caplog.text.count("RuntimeError: of the watcher") == 3

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from children import Child
 
-from penstock import InvalidArgumentError, InvalidTypeError, VirtualClock, events
+from penstock import ClosedError, InvalidArgumentError, InvalidTypeError, VirtualClock, events
 from penstock.events import sql as sql_module
 from penstock.events.message_id import new_message_id
 
@@ -155,6 +155,15 @@ def test_ids_of_any_form_are_told_apart(inbox: events.Inbox) -> None:
     base = new_message_id()
     ids = [base, base.replace("-", ""), base[:-1] + "g", "é" * 16, "-" * 36, base + "x"]
     assert inbox.remember(*ids) == len(ids) and all(inbox.seen(one) for one in ids)
+
+
+def test_a_connection_that_its_user_closed(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "inbox.db")
+    inbox = events.Inbox(connection)
+    connection.close()
+    for call in (lambda: inbox.seen("m"), lambda: inbox.remember("m"), inbox.once("m").__enter__):
+        with pytest.raises(ClosedError):
+            call()
 
 
 def test_bad_arguments(tmp_path: Path) -> None:

@@ -294,5 +294,8 @@ def test_bad_arguments(broker: penstock.Broker, tmp_path: Path) -> None:
             outbox.relay(broker, lease=0)
         with pytest.raises(InvalidTypeError, match="an object of an Event class"):
             outbox.add("event")  # type: ignore[arg-type]
+        with pytest.raises(penstock.InvalidNameError, match="t/t"):
+            outbox.add(OutboxPaid(1), topic="t/t")
+        assert outbox.pending() == 0
     with pytest.raises(InvalidTypeError, match="topic is ''"):
         events.Outbox(tmp_path / "app.db", topic="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock import VirtualClock, events
-from penstock.errors import InvalidConfigError
+from penstock.errors import InvalidConfigError, InvalidTypeError
 
 
 class Waits(VirtualClock):
@@ -37,6 +37,14 @@ def test_the_last_error_is_raised() -> None:
 
     with pytest.raises(OSError, match="3"):
         events.Retry(max_attempts=3).call(act, clock=Waits())
+
+
+def test_an_async_function_would_not_be_awaited() -> None:
+    async def act() -> None:
+        """Never called."""
+
+    with pytest.raises(InvalidTypeError, match="not async"):
+        events.Retry().call(act)
 
 
 def test_what_is_not_retried() -> None:

@@ -24,8 +24,8 @@ class CircuitBreaker(Guard):
     when at least that part of the calls within `window` failed and there were `minimum_calls` (10) of them. It stays
     open for `reset_timeout` (30.0), then lets `trial_calls` (1) through. `failures`: exceptions that count (default
     `Exception`), `ignore`: those that do not though they are of these. `name`: for logs and errors.
-    `on_change(old, new)` is called after each change of state. `clock`: default the machine's, or, given to `bus.on`,
-    the broker's.
+    `on_change(old, new)` is called after each change of state; what it raises is logged. `clock`: default the
+    machine's, or, given to `bus.on`, the broker's.
 
     Given to `bus.on(..., breaker=)`, an open circuit pauses the fetching of events instead of failing them.
     """
@@ -149,7 +149,14 @@ class CircuitBreaker(Guard):
         if old != state:
             _log.warning("%s went from %s to %s", self.name, old, state)
             if self._on_change is not None:
-                self._on_change(old, state)
+                self._tell(self._on_change, old, state)
+
+    def _tell(self, on_change: Callable[[str, str], object], old: str, state: str) -> None:
+        """What watches the circuit must not come between a call and its result."""
+        try:
+            on_change(old, state)
+        except Exception:
+            _log.exception("on_change of %s failed", self.name)
 
     def _follow(self, clock: Clock) -> None:
         """Use the broker's clock, unless one was given."""

@@ -30,6 +30,7 @@ from penstock.events.message_id import new_message_id
 from penstock.events.sql import Sql
 from penstock.stopping import StopFlag, stopped_by_signals
 from penstock.storage.forks import closes_in_child
+from penstock.storage.topic_config import check_topic_name
 
 _log = logging.getLogger("penstock.outbox")
 _LOOK_S = 0.02
@@ -58,7 +59,8 @@ class Outbox:
         name: str = "outbox",
         clock: Clock | None = None,
     ) -> None:
-        topic, source, name = checked_text("topic", topic), checked_text("source", source), checked_text("name", name)
+        topic = check_topic_name(checked_text("topic", topic))
+        source, name = checked_text("source", source), checked_text("name", name)
         checked_clock(clock)
         self._sql = Sql(database)
         self.topic = topic
@@ -90,7 +92,8 @@ class Outbox:
         """Write an event into the outbox as a part of the connection's transaction; returns its envelope.
 
         `key`: events of one key stay in their order (default: the message id). `options`: those of `Envelope.wrap`.
-        Commits nothing. Raises `InvalidTypeError`, `InvalidArgumentError`, and what the database raises.
+        Commits nothing. Raises `InvalidTypeError`, `InvalidArgumentError`, `InvalidNameError` (no broker can have this
+        topic, and the row would hold up all others), and what the database raises.
         """
         self._sql.check_open()
         if isinstance(event, Envelope):
@@ -102,7 +105,7 @@ class Outbox:
         if key is not None and not isinstance(key, str):
             raise InvalidTypeError(f"key is {key!r}; a str or None is needed")
         if topic is not None:
-            checked_text("topic", topic)
+            topic = check_topic_name(checked_text("topic", topic))
         if key:
             check_unicode("key", key)
         row = (envelope.message_id, topic or self.topic, key or envelope.message_id, envelope.to_json().decode())

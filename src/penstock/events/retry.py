@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from penstock import RetryPolicy
 from penstock.clock import Clock, SystemClock
 from penstock.errors import InvalidTypeError
+from penstock.events.checks import is_async
 
 T = TypeVar("T")
 _clock = SystemClock()
@@ -32,9 +33,9 @@ class Retry(RetryPolicy):
 
     def call(self, function: Callable[..., T], *args: Any, clock: Clock | None = None, **options: Any) -> T:
         """The result of `function(*args, **options)`, tried again as this policy says; its last error is raised.
-        `InvalidTypeError` when it is no callable."""
-        if not callable(function):
-            raise InvalidTypeError(f"function is {function!r}; a callable is needed")
+        `InvalidTypeError` when it is no callable, or async."""
+        if not callable(function) or is_async(function):
+            raise InvalidTypeError(f"function is {function!r}; a callable (not async) is needed")
         failures = 0
         while True:
             try:

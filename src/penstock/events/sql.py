@@ -208,7 +208,11 @@ class Sql:
     def in_transaction(self) -> bool:
         """Whether a transaction is open on the connection, as far as that can be known."""
         if self.is_sqlite:
-            return bool(self.connection.in_transaction)
+            try:
+                return bool(self.connection.in_transaction)
+            except sqlite3.Error as error:  # its user has closed it
+                self.refuse(error)
+                raise
         status = getattr(getattr(self.connection, "info", None), "transaction_status", None)  # psycopg
         return bool(status) if status is not None else getattr(self._open, "depth", 0) > 0
 
