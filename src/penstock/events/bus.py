@@ -78,7 +78,8 @@ class EventBus(Runner):
         are carried on from the event that is handled. Raises `InvalidTypeError`, `RecordTooLargeError`,
         `DiskFullError` (nothing was stored).
         """
-        self._check_open()
+        if self._closed:
+            self._check_open()
         envelope = self._wrap(event, options)
         self._append(envelope.to_json(), _key_bytes(key, envelope))
         return envelope
