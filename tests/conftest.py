@@ -54,11 +54,15 @@ def nothing_left_mapped(request: pytest.FixtureRequest, caplog: pytest.LogCaptur
     yield
     request.node.funcargs.clear()
     caplog.get_records("call").clear()  # logged exceptions hold the frames that they passed through
-    # what is young is looked through first; the last is for what only untracked objects (records, messages) had held
-    for generation in (1, 2, 2, 2):
-        if _grew(before):
-            gc.collect(generation)
+    if _grew(before):
+        gc.collect(1)  # what is young, which is most often enough
+    looked = 0
+    while _grew(before) and looked < 3:  # the last is for what only untracked objects (records, messages) had held
+        gc.collect()
+        looked += 1
     assert not _grew(before), f"maps and descriptors went from {before} to {_live()}"
+    if looked:
+        gc.freeze()  # likewise: modules that the tests up to here have loaded
 
 
 @pytest.fixture
