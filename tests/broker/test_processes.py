@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from children import SPAWN
+from children import FORKSERVER
 
 import penstock
 
@@ -36,7 +36,7 @@ def change_topics(path: Path, change: str) -> None:
 
 
 def elsewhere(target: Callable[..., None], *arguments: object) -> None:
-    process = SPAWN.Process(target=target, args=arguments)
+    process = FORKSERVER.Process(target=target, args=arguments)
     process.start()
     process.join(30)
     assert process.exitcode == 0
@@ -60,7 +60,7 @@ def in_fork(action: Callable[[], None]) -> None:
 def test_four_processes_and_eight_threads(tmp_path, read):
     with penstock.open(tmp_path) as broker:
         topic = broker.create_topic("t", segment_bytes=1 << 20)
-        processes = [SPAWN.Process(target=append_from_process, args=(tmp_path, tag, 2000)) for tag in range(4)]
+        processes = [FORKSERVER.Process(target=append_from_process, args=(tmp_path, tag, 2000)) for tag in range(4)]
 
         def work(tag: int) -> None:
             for n in range(1000):

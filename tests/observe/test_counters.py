@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from children import SPAWN
+from children import FORKSERVER
 
 import penstock
 from penstock._native import metrics as native
@@ -108,7 +108,7 @@ def test_processes(tmp_path: Path) -> None:
     path = tmp_path / "data"
     with penstock.open(path, fsync="never") as broker:
         broker.create_topic("t")
-        workers = [SPAWN.Process(target=_append, args=(str(path), 400)) for _ in range(2)]
+        workers = [FORKSERVER.Process(target=_append, args=(str(path), 400)) for _ in range(2)]
         for worker in workers:
             worker.start()
         for worker in workers:
@@ -121,8 +121,8 @@ def test_killed_writers(tmp_path: Path) -> None:
     with penstock.open(path, fsync="never") as broker:
         topic = broker.create_topic("t")
         for _ in range(3):
-            ready = SPAWN.Event()
-            worker = SPAWN.Process(target=_append_for_ever, args=(str(path), ready))
+            ready = FORKSERVER.Event()
+            worker = FORKSERVER.Process(target=_append_for_ever, args=(str(path), ready))
             worker.start()
             assert ready.wait(60)
             os.kill(worker.pid or 0, signal.SIGKILL)
@@ -285,13 +285,13 @@ def test_receivers_and_readers_in_processes(tmp_path: Path) -> None:
             producer.send_many("t", [b"v"] * 1_000)
         queue = broker.queue("q", visibility_timeout=1_000)
         queue.send_many([b"m"] * 300)
-        ready = SPAWN.Event()
-        victim = SPAWN.Process(target=_receive_and_hang, args=(str(path), ready))
+        ready = FORKSERVER.Event()
+        victim = FORKSERVER.Process(target=_receive_and_hang, args=(str(path), ready))
         victim.start()
         assert ready.wait(60)
         os.kill(victim.pid or 0, signal.SIGKILL)
         victim.join()
-        workers = [SPAWN.Process(target=_drain, args=(str(path),)) for _ in range(2)]
+        workers = [FORKSERVER.Process(target=_drain, args=(str(path),)) for _ in range(2)]
         for worker in workers:
             worker.start()
         for worker in workers:

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
-from children import SPAWN
+from children import FORKSERVER
 
 import penstock
 from penstock import InvalidConfigError, QueueFullError, TopicFullError, TopicPartition, VirtualClock
@@ -236,9 +236,9 @@ def test_processes_share_one_exact_limit(tmp_path: Path) -> None:
 def _together(path: Path, count: int) -> list[list[bytes]]:
     started = []
     for _ in range(count):
-        begin, begun = SPAWN.Pipe()
-        told, tell = SPAWN.Pipe()
-        process = SPAWN.Process(target=append_until_full, args=(str(path), begun, tell), daemon=True)
+        begin, begun = FORKSERVER.Pipe()
+        told, tell = FORKSERVER.Pipe()
+        process = FORKSERVER.Process(target=append_until_full, args=(str(path), begun, tell), daemon=True)
         process.start()
         started.append((process, begin, told))
     for _, _, told in started:

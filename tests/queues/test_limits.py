@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import SPAWN
+from children import FORKSERVER
 
 import penstock
 from penstock import OverLimitError, QueueFullError
@@ -32,8 +32,8 @@ def send(path: str, out: Connection) -> None:
 
 
 def run_processes(target: Any, path: Path, count: int = 3) -> list[Any]:
-    pipes = [SPAWN.Pipe(duplex=False) for _ in range(count)]
-    processes = [SPAWN.Process(target=target, args=(str(path), tell), daemon=True) for _, tell in pipes]
+    pipes = [FORKSERVER.Pipe(duplex=False) for _ in range(count)]
+    processes = [FORKSERVER.Process(target=target, args=(str(path), tell), daemon=True) for _, tell in pipes]
     for process in processes:
         process.start()
     found = [told.recv() for told, _ in pipes]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import SPAWN
+from children import FORKSERVER
 
 import penstock
 from penstock.clock import VirtualClock
@@ -92,7 +92,7 @@ def append_to(path: str, count: int) -> None:
 
 
 def test_iteration_is_woken_by_another_process(broker: Broker) -> None:
-    writer = SPAWN.Process(target=append_to, args=(str(broker.path), 3))
+    writer = FORKSERVER.Process(target=append_to, args=(str(broker.path), 3))
     with broker.consumer("orders") as consumer:
         reading = Background(lambda: [next(consumer).value for _ in range(3)])
         wait_until_blocked(consumer)

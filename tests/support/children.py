@@ -21,12 +21,13 @@ import subprocess
 import sys
 import threading
 import types
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
-SPAWN = multiprocessing.get_context("forkserver")  # for functions of a test module
-SPAWN.set_forkserver_preload(["penstock", "pytest"])
+FORKSERVER = multiprocessing.get_context("forkserver")  # for functions of a test module
+FORKSERVER.set_forkserver_preload(["penstock", "pytest"])
 _nursery: list[socket.socket] = []
 _one_at_a_time = threading.Lock()
 
@@ -48,6 +49,8 @@ class Child:
         self.stdout, out = _pipe(stdout, 1, "r" if text else "rb")
         self.stderr, errors = _pipe(stderr, 2, "r" if text else "rb")
         self._told, tell = os.pipe()
+        weakref.finalize(self, os.close, self._told)  # not before: another thread may wait for it
+        self._ending = threading.Lock()
         given = [read_end, out, errors, tell]
         code = script.read_text() if isinstance(script, Path) else script
         environment = dict(os.environ if env is None else env)
@@ -71,22 +74,21 @@ class Child:
 
     def poll(self) -> int | None:
         """The exit code, minus the signal's number for one that was killed; None while it runs."""
-        if self.returncode is None and select.select([self._told], [], [], 0)[0]:
-            self._end()
-        return self.returncode
+        return self._heard(0)
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit code. Raises `subprocess.TimeoutExpired`."""
-        if self.returncode is None:
-            if not select.select([self._told], [], [], timeout)[0]:
-                raise subprocess.TimeoutExpired(self.name, timeout or 0)
-            self._end()
-        assert self.returncode is not None
-        return self.returncode
+        code = self._heard(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.name, timeout or 0)
+        return code
 
-    def _end(self) -> None:
-        self.returncode = self._hear()
-        os.close(self._told)
+    def _heard(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._told], [], [], timeout)[0]:
+            with self._ending:
+                if self.returncode is None:
+                    self.returncode = self._hear()
+        return self.returncode
 
     def communicate(self, given: Any = None, timeout: float | None = None) -> tuple[Any, Any]:
         """Write `given`, and read stdout and stderr (None for what is no pipe) until it ended."""
@@ -94,7 +96,8 @@ class Child:
             found = [None if file is None else readers.submit(file.read) for file in (self.stdout, self.stderr)]
             if self.stdin is not None:
                 with contextlib.suppress(BrokenPipeError), self.stdin:
-                    self.stdin.write(given or "")
+                    if given:
+                        self.stdin.write(given)
             try:
                 self.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -106,7 +109,8 @@ class Child:
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it is known to have ended."""
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # its keeper has yet to tell
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         """SIGKILL."""
