@@ -195,3 +195,21 @@ def test_a_closed_broker_leaves_its_clock(tmp_path, clock):
         penstock.open(tmp_path, clock=clock).close()
     assert clock._listeners == []
     clock.advance(1)
+
+
+def test_a_topic_whose_maker_died_before_it_told(tmp_path, monkeypatch):
+    """As when it is about to tell: what cannot be made because it exists is there."""
+    with penstock.open(tmp_path) as maker, penstock.open(tmp_path) as other:
+        assert other.topics() == []
+        create = maker._catalog.create
+
+        def create_and_die(*arguments):
+            create(*arguments)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(maker._catalog, "create", create_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            maker.create_topic("t")
+        with pytest.raises(penstock.TopicExistsError):
+            other.create_topic("t")
+        assert other.topic("t").append(b"v").offset == 0

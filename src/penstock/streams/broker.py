@@ -430,6 +430,9 @@ class Broker:
     def _topic_config(self, name: str) -> TopicConfig:
         self._check_open()
         config = self._configs().get(name)
+        if config is None:  # or whoever made it has not rung yet, or died before that
+            self._topics_generation = -1
+            config = self._configs().get(name)
         if config is None:
             raise UnknownTopicError(f"topic {name!r} does not exist")
         return config
